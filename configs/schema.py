@@ -1,0 +1,355 @@
+"""Every declared thing of a merge, as strict and frozen pydantic models.
+
+The class defaults are the vetted settings (the paper's, arXiv 2602.12125, where it has one). This
+package imports no torch, so a config is parsed and refused before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+
+REWARDS = ("math", "code", "exact")
+"""Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
+
+BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
+"""Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
+
+BASELINES = ("opd", "average")
+"""Baselines that a run can train or compute beside the student."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused and values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --------------------------------------------------------------------------------------- prompts
+
+
+class PromptColumns(Strict):
+    """Where a prompt source keeps what we need; every named column must exist."""
+
+    prompt: str = "prompt"
+    """Column with the prompt: text, or a list of chat messages."""
+    answer: str | None = "answer"
+    """Column with what the reward checks against (a text, a number, or any JSON value)."""
+
+
+class FilePrompts(Strict):
+    """Prompts in a local file: `.jsonl`, `.parquet` or `.csv`."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+    """File; a relative path is read from the config file's folder."""
+    columns: PromptColumns = PromptColumns()
+    """Names of the columns."""
+    limit: PositiveInt | None = None
+    """Use only the first so many rows."""
+
+
+class HubPrompts(Strict):
+    """Prompts in a Hugging Face dataset, from the hub or the local cache."""
+
+    kind: Literal["hub"]
+    path: str
+    """Dataset name, such as `Keven16/G-OPD-Training-Data`."""
+    split: str = "train"
+    """Split to read."""
+    revision: str | None = None
+    """Commit or tag; pin it for a reproducible run."""
+    data_files: str | None = None
+    """File or pattern within the dataset's repository."""
+    columns: PromptColumns = PromptColumns()
+    """Names of the columns; a dot reaches into a nested column (`extra_info.answer`)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many rows."""
+
+
+Prompts = Annotated[FilePrompts | HubPrompts, Field(discriminator="kind")]
+
+
+# --------------------------------------------------------------------------------------- experts
+
+
+class RLExpert(Strict):
+    """An expert built here: GRPO on the domain's prompts, from the same base student."""
+
+    kind: Literal["rl"]
+    steps: PositiveInt = 500
+    """GRPO steps."""
+    prompts_per_step: PositiveInt = 128
+    """Prompts in a step."""
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """Rollouts of one prompt: the group that GRPO compares."""
+    learning_rate: PositiveFloat = 1e-6
+    """AdamW's constant learning rate."""
+    max_response_tokens: PositiveInt | None = None
+    """Rollout length limit; by default that of `training`."""
+    save_every: PositiveInt = 20
+    """Steps between checkpoints; a stopped build continues from the last one."""
+    seed: int = 42
+    """Seed of prompt order and sampling."""
+
+
+class ModelExpert(Strict):
+    """An expert the user already has: a folder or hub name of a full model."""
+
+    kind: Literal["model"]
+    path: str
+    """Model folder or hub name; must share tokenizer, EOS and chat template with the student."""
+
+
+Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
+
+
+# ------------------------------------------------------------------------------------ benchmarks
+
+
+class StandardBenchmark(Strict):
+    """A published benchmark by name, optionally from a local file."""
+
+    kind: Literal["standard"]
+    name: Literal["aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus"]
+    path: Path | None = None
+    """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+class MathBenchmark(Strict):
+    """The user's own problems with a final answer, graded by math-verify."""
+
+    kind: Literal["math"]
+    name: Name
+    path: Path
+    """`.jsonl` with one problem a line."""
+    problem_field: str = "prompt"
+    """Field with the problem's text."""
+    answer_field: str = "answer"
+    """Field with the expected answer."""
+    suffix: str = ""
+    """Text appended to every problem, such as the instruction to use \\boxed{}."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+class EvalPlusBenchmark(Strict):
+    """A problem file in EvalPlus's format, graded by EvalPlus's own checker (base and plus inputs)."""
+
+    kind: Literal["evalplus"]
+    name: Name
+    path: Path
+    """`.jsonl` or `.jsonl.gz` in HumanEval+ format."""
+    prompt_field: str = "prompt"
+    """Field that is sent to the model as the user's message."""
+    completion: Literal["extract", "append"] = "extract"
+    """`extract`: the model answers with a program (in a fence or bare); `append`: its completion
+    continues the problem's `prompt` (function header)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]
+
+
+# ----------------------------------------------------------------------------------- whole config
+
+
+class DomainObjective(Strict):
+    """What a domain overrides in the objective."""
+
+    reward_scale: Annotated[float, Field(ge=0)]
+    """Lambda for this domain's prompts."""
+
+
+class Domain(Strict):
+    """One domain: its expert, its prompts, how answers are judged, where it is benchmarked."""
+
+    expert: Expert
+    """Who teaches this domain."""
+    prompts: Prompts | None = None
+    """The domain's training prompts; may be omitted if the top-level `prompts` hold rows labelled
+    with this domain."""
+    reward: Literal["math", "code", "exact"]
+    """How an answer is judged while the expert is trained."""
+    benchmarks: tuple[Benchmark, ...] = ()
+    """Where base, teachers, student and baselines are compared."""
+    objective: DomainObjective | None = None
+    """Overrides of the global objective."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_benchmark_names(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("benchmarks"), list | tuple):
+            named = [{"kind": "standard", "name": b} if isinstance(b, str) else b for b in data["benchmarks"]]
+            data = {**data, "benchmarks": named}
+        return data
+
+
+class LabelRouting(Strict):
+    """Each prompt's own label names its domain, and so its teacher."""
+
+    kind: Literal["label"] = "label"
+    field: str = "domain"
+    """Column with the domain's name; rows of a domain's own `prompts` may leave it out."""
+    balance: bool = True
+    """Down-sample every domain to the smallest, as the paper does."""
+
+
+class Objective(Strict):
+    """G-OPD: A = lambda*(T - B) - (S - B) per token (arXiv 2602.12125)."""
+
+    reward_scale: Annotated[float, Field(ge=0)] = 1.25
+    """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
+    reference: Literal["student"] = "student"
+    """Whose log-probability B is: the student's initial weights."""
+    importance_weight_cap: PositiveFloat = 5.0
+    """Upper limit of the token-level weight exp(S_trainer - S_sampler)."""
+
+
+class Training(Strict):
+    """The merge: on-policy distillation of the base student."""
+
+    steps: PositiveInt = 50
+    """Optimizer steps."""
+    prompts_per_step: PositiveInt = 1024
+    """Prompts in a step, over all domains."""
+    samples_per_prompt: PositiveInt = 1
+    """Rollouts of one prompt; at a fixed number of rollouts more prompts beat more samples."""
+    learning_rate: PositiveFloat = 1e-5
+    """AdamW's constant learning rate."""
+    max_prompt_tokens: PositiveInt = 2048
+    """Longer prompts are refused."""
+    max_response_tokens: PositiveInt = 16384
+    """Rollout length limit."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+    gradient_clip: PositiveFloat = 1.0
+    """Largest gradient norm."""
+    loss_aggregation: Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum"] = "seq-mean-token-mean"
+    """How token losses become one number; the paper's is the mean over sequences of token means."""
+    save_every: PositiveInt = 10
+    """Steps between checkpoints; a stopped merge continues from the last one."""
+    seed: int = 42
+    """Seed of prompt order and sampling."""
+
+
+class Scorer(Strict):
+    """Who reads teacher's and reference's log-probabilities: two passes a rollout, one engine."""
+
+    kind: Literal["shared", "pool"] = "shared"
+    """`shared`: one process holds the reference and every teacher; `pool`: verl's own servers, one
+    vLLM engine (and one GPU or more) for each."""
+    tokens_per_batch: PositiveInt = 16384
+    """Most tokens that the shared scorer runs through a model at once."""
+
+
+class Hardware(Strict):
+    """Where the run happens."""
+
+    device: Literal["cpu", "cuda"] = "cuda"
+    """`cpu` runs the same trainer on logical devices."""
+    gpus: PositiveInt = 1
+    """Devices a node for training and rollout (data-parallel ranks on a CPU)."""
+    nodes: PositiveInt = 1
+    """Nodes; above 1 `ray_address` must name a running Ray cluster."""
+    ray_address: str | None = None
+    """Address of a running Ray cluster; by default one is started on this machine and ended with the run."""
+    scorer_gpus: PositiveInt = 1
+    """Devices of each teacher's server in the `pool` scorer."""
+    rollout_memory_fraction: Annotated[float, Field(gt=0, le=0.95)] = 0.5
+    """Share of a GPU's memory that vLLM may take."""
+    rollout_tensor_parallel: PositiveInt = 1
+    """Devices that share one rollout engine."""
+    tokens_per_device: PositiveInt = 32768
+    """Most tokens in one micro-batch of the update, on one device."""
+
+
+class Evaluation(Strict):
+    """How models are compared; the same for every model."""
+
+    samples_per_problem: PositiveInt = 32
+    """Sampled answers to each problem."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Sampling temperature."""
+    greedy: bool = True
+    """Also one greedy answer to each problem."""
+    max_response_tokens: PositiveInt | None = None
+    """Answer length limit; by default that of `training`."""
+    seed: int = 42
+    """Seed of the sampled answers."""
+
+
+class MergeConfig(Strict):
+    """One merge, as the user declares it."""
+
+    name: Name
+    """Name of the run; its folder is `runs/<name>` unless `--run-dir` says otherwise."""
+    student: str
+    """The base student, where training starts and the reference: a model folder or hub name."""
+    domains: Annotated[dict[Name, Domain], Field(min_length=1)]
+    """The domains by name, one teacher each."""
+    prompts: Prompts | None = None
+    """Prompts of several domains in one source, each labelled (see `routing`)."""
+    routing: LabelRouting = LabelRouting()
+    """How a prompt finds its teacher."""
+    objective: Objective = Objective()
+    """What is maximised."""
+    training: Training = Training()
+    """How the student is trained."""
+    scorer: Scorer = Scorer()
+    """Who scores the rollouts."""
+    hardware: Hardware = Hardware()
+    """Where."""
+    evaluation: Evaluation = Evaluation()
+    """How models are compared."""
+    baselines: tuple[Literal["opd", "average"], ...] = ("average",)
+    """What else is compared: `opd` (lambda 1, same prompts, steps and learning rate), `average`
+    (mean of the experts' weights)."""
+    registry: Path | None = None
+    """Folder of built experts; by default `$PROTEGE_HOME` or `~/.protege`."""
+
+    @model_validator(mode="after")
+    def _every_domain_has_prompts(self) -> MergeConfig:
+        bare = [name for name, domain in self.domains.items() if domain.prompts is None]
+        if bare and self.prompts is None:
+            raise ValueError(
+                f"domain {bare[0]!r} has no prompts: give domains.{bare[0]}.prompts, "
+                "or a labelled top-level `prompts`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _benchmark_names_are_unique(self) -> MergeConfig:
+        seen: dict[str, str] = {}
+        for domain_name, domain in self.domains.items():
+            for benchmark in domain.benchmarks:
+                if benchmark.name in seen:
+                    raise ValueError(
+                        f"benchmark {benchmark.name!r} is declared by domains {seen[benchmark.name]!r} and "
+                        f"{domain_name!r}: names must be unique"
+                    )
+                seen[benchmark.name] = domain_name
+        return self
+
+    @model_validator(mode="after")
+    def _several_nodes_need_a_cluster(self) -> MergeConfig:
+        if self.hardware.nodes > 1 and self.hardware.ray_address is None:
+            raise ValueError("hardware.nodes is above 1: hardware.ray_address must name a running Ray cluster")
+        return self
+
+    def reward_scale_of(self, domain: str) -> float:
+        """Lambda that holds for this domain's prompts."""
+        override = self.domains[domain].objective
+        return self.objective.reward_scale if override is None else override.reward_scale
+
+    def evaluation_tokens(self) -> int:
+        """Answer length limit of the evaluation, in tokens."""
+        return self.evaluation.max_response_tokens or self.training.max_response_tokens
