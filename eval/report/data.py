@@ -1,0 +1,346 @@
+"""Everything the report shows, as frozen records, and how they are made from graded samples.
+
+Accuracies and differences are in [0, 1] and [-1, 1]. Three things stay apart everywhere: a model that
+was not measured on a benchmark has no `Score` there, an answer that could not be judged is counted in
+`Score.unscored`, and a wrong answer lowers `Score.accuracy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from eval.report.disagreements import Disagreements, find_disagreements
+
+if TYPE_CHECKING:
+    from eval.records import Sample
+
+Role = Literal["base", "teacher", "student", "baseline"]
+Mode = Literal["sampled", "greedy"]
+Outcome = Literal["beats", "matches within noise", "below", "not measured"]
+
+ROLES: tuple[Role, ...] = ("student", "teacher", "base", "baseline")
+"""Every role, in the order in which models are shown."""
+
+OPD_BASELINE = "opd"
+"""Name of the baseline model that is trained by plain on-policy distillation (reward scale 1)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model on one benchmark. `accuracy`, `lo` and `hi` are None where no answer could be judged."""
+
+    accuracy: float | None
+    lo: float | None
+    hi: float | None
+    n: int
+    """Judged answers; unscored ones are not among them."""
+    unscored: int = 0
+    finish_rate: float | None = None
+    """Share of answers that ended before the length limit."""
+    mean_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Who a model is."""
+
+    name: str
+    role: Role
+    domain: str | None = None
+    """A teacher's own domain; None for every other role."""
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelRow(ModelInfo):
+    """A model and its scores by benchmark key; a key that is absent was not measured."""
+
+    scores: Mapping[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchmarkInfo:
+    """One benchmark in one mode; `name` is its key, see `benchmark_key`."""
+
+    name: str
+    domain: str
+    mode: Mode
+    description: str = ""
+    ceiling: float | None = None
+    """Share of the benchmark's own reference solutions that its grader accepts; None: not checked."""
+    pools: tuple[str, ...] = ()
+    """Keys of the benchmarks whose problems this one pools; empty for a benchmark of its own."""
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """The student minus another model on the problems both answered; the 95% interval is paired."""
+
+    model: str
+    against: str
+    benchmark: str
+    difference: float
+    lo: float
+    hi: float
+    n: int
+    p_value: float | None
+    verdict: Outcome
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence about one domain; the first of a domain is about its own teacher."""
+
+    domain: str
+    against: str
+    role: Role
+    benchmark: str | None
+    outcome: Outcome
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the graded samples say."""
+
+    models: tuple[ModelRow, ...]
+    benchmarks: tuple[BenchmarkInfo, ...]
+    comparisons: tuple[ComparisonRow, ...]
+    disagreements: tuple[Disagreements, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The whole report."""
+
+    run: str
+    created: str
+    """Date and time, as shown."""
+    config_yaml: str
+    """The config, verbatim."""
+    domains: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    opd_sentence: str
+    """Whether the student beats plain OPD, or that this was not measured."""
+    models: tuple[ModelRow, ...]
+    benchmarks: tuple[BenchmarkInfo, ...]
+    comparisons: tuple[ComparisonRow, ...]
+    disagreements: tuple[Disagreements, ...] = ()
+    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    """Metrics of every step by stage: `expert <domain>`, `merge`, `baseline <name>`."""
+    wall_seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Versions, machine, commit, seeds, fingerprints."""
+    notes: tuple[str, ...] = ()
+    """Alarms and further limits of this run."""
+    limits: tuple[str, ...] = ()
+    """What the report does not show."""
+    objective: Mapping[str, float] = field(default_factory=dict)
+    """Reward scale of each domain."""
+    routing: Mapping[str, int] = field(default_factory=dict)
+    """Training prompts of each domain."""
+
+    @property
+    def student(self) -> ModelRow:
+        """The one model with the role `student`."""
+        return student_of(self.models)
+
+    def comparison(self, against: str, benchmark: str) -> ComparisonRow | None:
+        """The student against this model on this benchmark, None where not measured."""
+        return find_comparison(self.comparisons, against, benchmark)
+
+
+def benchmark_key(name: str, mode: Mode) -> str:
+    """Key of a benchmark's scores: the name alone for sampled answers, `name@greedy` for greedy ones."""
+    return name if mode == "sampled" else f"{name}@greedy"
+
+
+def pool_key(domain: str) -> str:
+    """Key of a domain's pooled benchmarks; a colon is in no benchmark's name."""
+    return f"domain:{domain}"
+
+
+def student_of(models: Sequence[ModelRow]) -> ModelRow:
+    """The one student among the models."""
+    students = [model for model in models if model.role == "student"]
+    assert len(students) == 1, f"a report needs exactly one student, got {[m.name for m in students]}"
+    return students[0]
+
+
+def find_comparison(
+    comparisons: Sequence[ComparisonRow], against: str, benchmark: str
+) -> ComparisonRow | None:
+    """The comparison with this model on this benchmark, if there is one."""
+    return next((c for c in comparisons if c.against == against and c.benchmark == benchmark), None)
+
+
+def primary_benchmark(benchmarks: Sequence[BenchmarkInfo], domain: str) -> BenchmarkInfo | None:
+    """The benchmark a domain is judged by: its pool, else its sampled benchmark, else its greedy one."""
+    own = [b for b in benchmarks if b.domain == domain]
+    return min(own, key=lambda b: (not b.pools, b.mode != "sampled"), default=None)
+
+
+# ------------------------------------------------------------------------------------ from samples
+
+
+def from_samples(
+    samples: Mapping[tuple[str, str], Sequence[Sample]],
+    models: Sequence[ModelInfo],
+    benchmarks: Sequence[BenchmarkInfo],
+    seed: int,
+) -> Evaluation:
+    """Scores, paired comparisons and disagreements from graded samples.
+
+    `samples` maps (model, benchmark) to that model's answers; the modes may be mixed in one list or
+    come under their own keys, since every sample names its mode. `benchmarks` declares every key that
+    should have been measured. A domain with several sampled benchmarks gets a pool over their problems,
+    in which every problem counts once; `seed` is that of the bootstrap.
+    """
+    from eval.compare import summarise
+
+    graded = _by_key(samples)
+    infos = _with_pools(benchmarks)
+    _add_pools(graded, models, infos)
+    rows = []
+    for model in sorted(models, key=lambda m: ROLES.index(m.role)):
+        keys = [b.name for b in infos if graded.get((model.name, b.name))]
+        scores = {key: _score(summarise(graded[model.name, key])) for key in keys}
+        rows.append(ModelRow(model.name, model.role, model.domain, model.path, scores))
+    student = student_of(rows)
+    return Evaluation(
+        models=tuple(rows),
+        benchmarks=infos,
+        comparisons=tuple(_comparisons(graded, student, rows, infos, seed)),
+        disagreements=tuple(
+            find_disagreements(
+                domain=teacher.domain,
+                teacher=teacher.name,
+                student_samples=_answers(graded, student.name, teacher.domain, infos),
+                teacher_samples=_answers(graded, teacher.name, teacher.domain, infos),
+            )
+            for teacher in rows
+            if teacher.role == "teacher" and teacher.domain is not None
+        ),
+    )
+
+
+Graded = dict[tuple[str, str], list["Sample"]]
+
+
+def _by_key(samples: Mapping[tuple[str, str], Sequence[Sample]]) -> Graded:
+    graded: Graded = {}
+    for (model, _), answers in samples.items():
+        for answer in answers:
+            graded.setdefault((model, benchmark_key(answer.benchmark, answer.mode)), []).append(answer)
+    return graded
+
+
+def _with_pools(benchmarks: Sequence[BenchmarkInfo]) -> tuple[BenchmarkInfo, ...]:
+    """The benchmarks, each domain's pool before its members."""
+    infos: list[BenchmarkInfo] = []
+    for domain in dict.fromkeys(b.domain for b in benchmarks):
+        own = [b for b in benchmarks if b.domain == domain]
+        members = tuple(b.name for b in own if b.mode == "sampled")
+        if len(members) > 1:
+            description = f"all problems of {', '.join(members)}, each counting once"
+            infos.append(BenchmarkInfo(pool_key(domain), domain, "sampled", description, None, members))
+        infos.extend(own)
+    return tuple(infos)
+
+
+def _add_pools(graded: Graded, models: Sequence[ModelInfo], infos: Sequence[BenchmarkInfo]) -> None:
+    """A model that lacks one member of a pool has no pooled score: it would not be comparable."""
+    for info in infos:
+        for model in models:
+            parts = [graded.get((model.name, member), []) for member in info.pools]
+            if parts and all(parts):
+                graded[model.name, info.name] = [
+                    replace(s, problem_id=f"{s.benchmark}/{s.problem_id}") for part in parts for s in part
+                ]
+
+
+def _score(summary) -> Score:
+    """Takes over `eval.compare.BenchmarkScore`; numbers about no judged answer become None."""
+    judged = summary.n > 0
+    return Score(
+        accuracy=float(summary.accuracy) if judged else None,
+        lo=float(summary.lo) if judged else None,
+        hi=float(summary.hi) if judged else None,
+        n=int(summary.n),
+        unscored=int(summary.unscored),
+        finish_rate=None if summary.finish_rate is None else float(summary.finish_rate),
+        mean_tokens=None if summary.mean_tokens is None else float(summary.mean_tokens),
+    )
+
+
+def _comparisons(graded: Graded, student: ModelRow, rows, infos, seed: int):
+    """The student against every other model, wherever both have a judged answer to the same problem."""
+    from eval.compare import compare
+
+    for info in infos:
+        ours = graded.get((student.name, info.name), [])
+        for other in rows:
+            theirs = graded.get((other.name, info.name), [])
+            if other.name == student.name or not _judged(ours) & _judged(theirs):
+                continue
+            result = compare(ours, theirs, seed)
+            yield ComparisonRow(
+                student.name, other.name, info.name, float(result.difference), float(result.lo),
+                float(result.hi), int(result.n), float(result.p_value), result.verdict,
+            )  # fmt: skip
+
+
+def _judged(answers: Sequence[Sample]) -> set[str]:
+    return {answer.problem_id for answer in answers if answer.verdict != "unscored"}
+
+
+def _answers(graded: Graded, model: str, domain: str, infos: Sequence[BenchmarkInfo]) -> list[Sample]:
+    own = [b for b in infos if b.domain == domain and not b.pools]
+    return [answer for info in own for answer in graded.get((model, info.name), [])]
+
+
+# ------------------------------------------------------------------------------------------- build
+
+
+def build(
+    *,
+    run: str,
+    created: str,
+    config_yaml: str,
+    evaluation: Evaluation,
+    objective: Mapping[str, float],
+    routing: Mapping[str, int],
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    wall_seconds: Mapping[str, float],
+    peak_memory_bytes: int | None,
+    provenance: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> ReportData:
+    """The report's data: what is given, and the verdicts and limits that follow from it."""
+    from eval.report import limits, wording  # both read this module's records
+
+    teachers = [m.domain for m in evaluation.models if m.role == "teacher" and m.domain is not None]
+    domains = tuple(dict.fromkeys([*objective, *teachers, *(b.domain for b in evaluation.benchmarks)]))
+    data = ReportData(
+        run=run,
+        created=created,
+        config_yaml=config_yaml,
+        domains=domains,
+        verdicts=wording.verdicts(evaluation, domains),
+        opd_sentence=wording.opd_sentence(evaluation, domains, objective),
+        models=evaluation.models,
+        benchmarks=evaluation.benchmarks,
+        comparisons=evaluation.comparisons,
+        disagreements=evaluation.disagreements,
+        curves=curves,
+        wall_seconds=wall_seconds,
+        peak_memory_bytes=peak_memory_bytes,
+        provenance=provenance,
+        notes=tuple(notes),
+        objective=objective,
+        routing=routing,
+    )
+    return replace(data, limits=tuple(limits.limits_of(data)))

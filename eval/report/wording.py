@@ -1,0 +1,203 @@
+"""How numbers are written and what is concluded from them, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from eval.report.data import (
+    OPD_BASELINE,
+    BenchmarkInfo,
+    ComparisonRow,
+    Evaluation,
+    ModelInfo,
+    ModelRow,
+    Outcome,
+    Score,
+    Verdict,
+    find_comparison,
+    primary_benchmark,
+    student_of,
+)
+
+MINUS = "\N{MINUS SIGN}"
+NOT_MEASURED = "not measured"
+SIGNS: Mapping[Outcome, str] = {
+    "beats": "\N{BLACK UP-POINTING TRIANGLE}",
+    "matches within noise": "\N{ALMOST EQUAL TO}",
+    "below": "\N{BLACK DOWN-POINTING TRIANGLE}",
+    NOT_MEASURED: "\N{EN DASH}",
+}
+"""Mark in front of a verdict; the words always stand beside it."""
+
+
+# ----------------------------------------------------------------------------------------- numbers
+
+
+def percent(value: float | None) -> str:
+    """An accuracy or rate in [0, 1] as percent with one decimal, `not measured` for None."""
+    return NOT_MEASURED if value is None else f"{100 * value:.1f}%"
+
+
+def points(difference: float, plus: bool = False) -> str:
+    """A difference in [-1, 1] in percentage points; keeps the digits that tell it from zero."""
+    value = 100 * difference
+    text = next((t for d in (1, 2, 3) if float(t := f"{abs(value):.{d}f}") != 0), "0.0")
+    if float(text) == 0:
+        return text
+    return (MINUS if value < 0 else "+" if plus else "") + text
+
+
+def interval(lo: float, hi: float) -> str:
+    """Ends of an interval of differences, in points."""
+    return f"{points(lo)} to {points(hi)}"
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value with the precision it deserves."""
+    if p_value is None:
+        return NOT_MEASURED
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.{3 if p_value < 0.1 else 2}f}"
+
+
+def score_text(score: Score | None) -> str:
+    """A score in one cell: accuracy, or what is missing, and the unscored answers if there are any."""
+    if score is None:
+        return NOT_MEASURED
+    if score.accuracy is None:
+        return f"unscored ({score.unscored} answers)"
+    return percent(score.accuracy) + (f" ({score.unscored} unscored)" if score.unscored else "")
+
+
+def score_range(score: Score | None) -> str:
+    """Its 95% interval in percent, empty where there is none."""
+    if score is None or score.lo is None or score.hi is None:
+        return ""
+    return f"{100 * score.lo:.1f} to {100 * score.hi:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(size: int | None) -> str:
+    """Bytes in GiB, or MiB below one."""
+    if size is None:
+        return NOT_MEASURED
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+# --------------------------------------------------------------------------------------- sentences
+
+
+def label(model: ModelInfo) -> str:
+    """A model in running text: `teacher math`, `baseline average`, `the base`."""
+    if model.role in ("base", "student"):
+        return f"the {model.role}"
+    return model.name if model.name.lower().startswith(model.role) else f"{model.role} {model.name}"
+
+
+def benchmark_label(info: BenchmarkInfo) -> str:
+    """A benchmark in a table: its name and mode, or `math, pooled`."""
+    if info.pools:
+        return f"{info.domain}, pooled"
+    return info.name.removesuffix("@greedy") + (" (greedy)" if info.mode == "greedy" else "")
+
+
+def claim(outcome: Outcome, other: str) -> str:
+    """The verb of a verdict with its object."""
+    return {
+        "beats": f"beats {other}",
+        "matches within noise": f"matches {other} within noise",
+        "below": f"is below {other}",
+    }[outcome]
+
+
+def evidence(row: ComparisonRow) -> str:
+    """The numbers behind a verdict."""
+    return f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
+
+
+def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[Verdict, ...]:
+    """A sentence for every domain and every other model: the domain's own teacher comes first."""
+    found: list[Verdict] = []
+    others = [m for m in evaluation.models if m.role != "student"]
+    for domain in domains:
+        own_teachers = [m for m in others if m.role == "teacher" and m.domain == domain]
+        if not own_teachers:
+            sentence = f"{domain}: {NOT_MEASURED} against a teacher, because the domain has none here"
+            found.append(Verdict(domain, domain, "teacher", None, NOT_MEASURED, sentence))
+        rest = [m for role in ("base", "baseline", "teacher") for m in others if m.role == role]
+        rest = [m for m in rest if m not in own_teachers]
+        found.extend(_verdict(evaluation, domain, other) for other in [*own_teachers, *rest])
+    return tuple(found)
+
+
+def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> Verdict:
+    info = primary_benchmark(evaluation.benchmarks, domain)
+    if info is None:
+        why = "the domain has no benchmark"
+        return _not_measured(domain, other, None, why)
+    row = find_comparison(evaluation.comparisons, other.name, info.name)
+    if row is None:
+        return _not_measured(domain, other, info.name, _why_missing(evaluation, other, info))
+    sentence = f"{domain}: the student {claim(row.verdict, label(other))}: {evidence(row)}"
+    return Verdict(domain, other.name, other.role, info.name, row.verdict, sentence)
+
+
+def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str) -> Verdict:
+    sentence = f"{domain}: {NOT_MEASURED} whether the student beats {label(other)}, because {why}"
+    return Verdict(domain, other.name, other.role, benchmark, NOT_MEASURED, sentence)
+
+
+def _why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -> str:
+    for model in (student_of(evaluation.models), other):
+        score = model.scores.get(info.name)
+        if score is None:
+            return f"{label(model)} has no answers on {benchmark_label(info)}"
+        if score.n == 0:
+            return f"none of the {score.unscored} answers of {label(model)} could be judged"
+    return f"the two have no judged problem of {benchmark_label(info)} in common"
+
+
+def opd_sentence(evaluation: Evaluation, domains: Sequence[str], objective: Mapping[str, float]) -> str:
+    """Whether the extrapolated student beats plain on-policy distillation, or why that is unknown."""
+    if objective and all(scale == 1 for scale in objective.values()):
+        return (
+            "The student was trained at reward scale 1 in every domain, which is plain OPD: "
+            "this run says nothing about ExOPD."
+        )
+    opd = next((m for m in evaluation.models if m.role == "baseline" and m.name == OPD_BASELINE), None)
+    rows: dict[str, ComparisonRow] = {}
+    for domain in domains if opd else ():
+        info = primary_benchmark(evaluation.benchmarks, domain)
+        row = find_comparison(evaluation.comparisons, OPD_BASELINE, info.name) if info else None
+        if row is not None:
+            rows[domain] = row
+    if not rows:
+        return "OPD (reward scale 1) was not measured: this run cannot say whether ExOPD beats it."
+    missing = [domain for domain in domains if domain not in rows]
+    details = "; ".join(f"{domain}: {row.verdict}, {evidence(row)}" for domain, row in rows.items())
+    unmeasured = f"; {', '.join(missing)}: {NOT_MEASURED}" if missing else ""
+    return f"{_opd_conclusion(rows)} ({details}{unmeasured})."
+
+
+def _opd_conclusion(rows: Mapping[str, ComparisonRow]) -> str:
+    better = [domain for domain, row in rows.items() if row.verdict == "beats"]
+    worse = [domain for domain, row in rows.items() if row.verdict == "below"]
+    if not better and not worse:
+        return "ExOPD does not beat OPD here: the two match within noise"
+    if len(better) == len(rows):
+        return "ExOPD beats OPD in every measured domain"
+    parts = [f"beats OPD in {', '.join(better)}"] if better else ["does not beat OPD in any domain"]
+    if worse:
+        parts.append(f"is below it in {', '.join(worse)}")
+    if len(better) + len(worse) < len(rows):
+        parts.append("matches it within noise elsewhere")
+    return "ExOPD " + " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

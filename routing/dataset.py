@@ -1,0 +1,85 @@
+"""The training file that verl reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from routing.routers import RoutedPrompt
+
+
+def write_parquet(
+    rows: Sequence[RoutedPrompt],
+    path: Path,
+    rewards: Mapping[str, str],
+    reward_scales: Mapping[str, float],
+    split: str = "train",
+) -> Path:
+    """Write the rows in order, in verl's format; the file appears whole or not at all.
+
+    Columns: `data_source` and `ability` (domain), `prompt` (chat messages), `reward_model` (`style`
+    "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row from 0, prompt `id`,
+    `domain`, `reward` name, `split`), `teacher` (domain) and `reward_scale` (lambda, float64).
+    `rewards` and `reward_scales` hold an entry for every domain of the rows.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    assert rows, "a training file has rows"
+    records = [_record(i, row, rewards, reward_scales, split) for i, row in enumerate(rows)]
+    table = pyarrow.Table.from_pylist(records, schema=_schema())
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pyarrow.parquet.write_table(table, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _record(
+    index: int,
+    row: RoutedPrompt,
+    rewards: Mapping[str, str],
+    reward_scales: Mapping[str, float],
+    split: str,
+) -> dict[str, Any]:
+    return {
+        "data_source": row.domain,
+        "prompt": list(row.prompt.messages),
+        "ability": row.domain,
+        "reward_model": {"style": "rule", "ground_truth": json.dumps(row.prompt.answer, ensure_ascii=False)},
+        "extra_info": {
+            "index": index,
+            "id": row.prompt.id,
+            "domain": row.domain,
+            "reward": rewards[row.domain],
+            "split": split,
+        },
+        "teacher": row.domain,
+        "reward_scale": float(reward_scales[row.domain]),
+    }
+
+
+def _schema():
+    """The columns' types, so that they do not depend on the rows."""
+    import pyarrow as pa
+
+    text = pa.string()
+    extra = [("index", pa.int64())] + [(name, text) for name in ("id", "domain", "reward", "split")]
+    return pa.schema(
+        [
+            ("data_source", text),
+            ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
+            ("ability", text),
+            ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
+            ("extra_info", pa.struct(extra)),
+            ("teacher", text),
+            ("reward_scale", pa.float64()),
+        ]
+    )

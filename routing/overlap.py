@@ -1,0 +1,79 @@
+"""Overlap of training prompts with benchmark problems: exact, and by shared 13-grams of words.
+
+13-grams as in GPT-3's contamination study (arXiv 2005.14165, appendix C).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from routing.sources import Prompt
+
+NGRAM = 13
+"""Words in a row that count as the same text."""
+
+COMMON = 2
+"""An n-gram of more benchmark problems than this is instruction wording, and no sign of overlap."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A training prompt that repeats a benchmark problem."""
+
+    prompt: Prompt
+    problem: int
+    """Position in the given benchmark problems."""
+    kind: Literal["exact", "13-gram"]
+    shared: str
+    """The shared text, normalised (of an n-gram: the first one)."""
+
+
+def check(prompts: Iterable[Prompt], benchmark_problems: Sequence[str]) -> list[Overlap]:
+    """Every prompt that overlaps a problem, once each (exact before n-gram), in the prompts' order.
+
+    Exact compares words and signs (`37+48` is not `37*48`), without case, spacing and Unicode variants;
+    an n-gram compares words alone.
+    """
+    exact: dict[tuple[str, ...], int] = {}
+    grams: dict[tuple[str, ...], int] = {}
+    in_problems: Counter[tuple[str, ...]] = Counter()
+    for position, problem in enumerate(benchmark_problems):
+        exact.setdefault(_tokens(problem), position)
+        own = dict.fromkeys(_ngrams(problem))
+        in_problems.update(own)
+        for gram in own:
+            grams.setdefault(gram, position)
+    telling = {gram: position for gram, position in grams.items() if in_problems[gram] <= COMMON}
+    found = (_overlap(prompt, exact, telling) for prompt in prompts)
+    return [overlap for overlap in found if overlap is not None]
+
+
+def _overlap(
+    prompt: Prompt, exact: dict[tuple[str, ...], int], grams: dict[tuple[str, ...], int]
+) -> Overlap | None:
+    tokens = _tokens(prompt.text)
+    if tokens in exact:
+        return Overlap(prompt, exact[tokens], "exact", " ".join(tokens))
+    for gram in _ngrams(prompt.text):
+        if gram in grams:
+            return Overlap(prompt, grams[gram], "13-gram", " ".join(gram))
+    return None
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    """Words and single signs."""
+    return tuple(re.findall(r"\w+|[^\w\s]", _normal(text)))
+
+
+def _ngrams(text: str) -> list[tuple[str, ...]]:
+    words = re.findall(r"\w+", _normal(text))
+    return [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]

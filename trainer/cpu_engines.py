@@ -1,0 +1,39 @@
+"""FSDP2 engines for the device "cpu" (`actor_rollout_ref.model.external_lib`).
+
+verl registers them for CUDA and NPU only. The classes are verl's own; the one difference is that the
+forward-only reference must not pin host memory, because there is no accelerator to pin it for.
+"""
+
+from __future__ import annotations
+
+import torch.distributed.fsdp as torch_fsdp
+import verl.workers.engine.fsdp.transformer_impl as fsdp
+from verl.workers.engine.base import EngineRegistry
+
+
+class _UnpinnedOffload(torch_fsdp.CPUOffloadPolicy):
+    def __init__(self, pin_memory: bool = False):
+        super().__init__(pin_memory=False)
+
+
+def _for_cpu(engine_class: type) -> type:
+    class CPUEngine(engine_class):
+        def _build_fsdp_module(self, module):
+            original, fsdp.CPUOffloadPolicy = fsdp.CPUOffloadPolicy, _UnpinnedOffload
+            try:
+                return super()._build_fsdp_module(module)
+            finally:
+                fsdp.CPUOffloadPolicy = original
+
+    CPUEngine.__name__ = f"{engine_class.__name__}CPU"
+    return CPUEngine
+
+
+def register() -> None:
+    """Registers the language-model engine for device "cpu"; a second call changes nothing."""
+    if "cpu" not in EngineRegistry._engines.get("language_model", {}).get("fsdp2", {}):
+        decorate = EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+        decorate(_for_cpu(fsdp.FSDPEngineWithLMHead))
+
+
+register()

@@ -1,0 +1,52 @@
+"""What one verl training is: the whole input of `trainer.run.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Hardware
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One reinforcement-learning or distillation training by verl's `main_ppo`.
+
+    Lengths are in tokens. `verl_overrides` are further keys of verl's config (dotted), laid over ours;
+    the objective comes in through them, so this package knows nothing of it.
+    """
+
+    name: str
+    model_path: str
+    train_file: Path
+    """verl-format parquet; read in order, one pass (its rows are already scheduled)."""
+    folder: Path
+    """Holds `checkpoints/`, `verl/` (raw metrics) and `log.txt`."""
+    steps: int
+    prompts_per_step: int
+    samples_per_prompt: int
+    learning_rate: float
+    max_prompt_tokens: int
+    max_response_tokens: int
+    save_every: int
+    seed: int
+    hardware: Hardware
+    reward_function: tuple[str, str]
+    """(module, function) with verl's custom-reward signature."""
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    loss_aggregation: str = "token-mean"
+    agent_loop_manager: str = "trainer.agent_loop.LoudAgentLoopManager"
+    verl_overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """verl's checkpoint folder."""
+        return self.folder / "checkpoints"
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence: prompt, response, and the one token of headroom that scoring asks for."""
+        return self.max_prompt_tokens + self.max_response_tokens + 1

@@ -1,0 +1,146 @@
+"""From a `TrainingJob` to verl's configuration.
+
+Only keys whose value differs from verl's default, or that the job decides, stand here; the reason is
+beside each one that is not obvious.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.job import TrainingJob
+
+ACTOR = "actor_rollout_ref.actor"
+ROLLOUT = "actor_rollout_ref.rollout"
+
+
+def verl_config(job: TrainingJob, metrics_name: str):
+    """verl's full configuration of this job (an OmegaConf DictConfig), with interpolations intact.
+
+    Raises whatever hydra raises for an unknown key of `job.verl_overrides`.
+    """
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf, open_dict
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose(config_name="ppo_trainer")
+    values = {**_training(job, metrics_name), **_device(job), **job.verl_overrides}
+    with open_dict(config):
+        for key, value in values.items():
+            OmegaConf.update(config, key, value, force_add=True)
+    return config
+
+
+def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
+    reward_module, reward_name = job.reward_function
+    return {
+        "trainer.project_name": "verl",
+        "trainer.experiment_name": metrics_name,
+        "trainer.logger": ["file"],
+        "trainer.total_training_steps": job.steps,
+        "trainer.total_epochs": job.steps,  # never the limit: `steps` is
+        "trainer.save_freq": job.save_every,
+        "trainer.max_actor_ckpt_to_keep": 1,
+        "trainer.default_local_dir": str(job.checkpoints),
+        "trainer.resume_mode": "auto",
+        "trainer.val_before_train": False,
+        "trainer.test_freq": -1,
+        "data.train_files": [str(job.train_file)],
+        "data.val_files": [str(job.train_file)],  # verl loads one even where it never validates
+        "data.val_max_samples": 1,
+        "data.train_batch_size": job.prompts_per_step,
+        "data.max_prompt_length": job.max_prompt_tokens,
+        "data.max_response_length": job.max_response_tokens,
+        "data.shuffle": False,  # the rows are scheduled: every step holds its share of every domain
+        "data.dataloader_num_workers": 0,  # so that a resumed run reads on exactly where it stopped
+        "data.seed": job.seed,
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.use_kl_in_reward": False,
+        "reward.custom_reward_function.path": f"pkg://{reward_module}",
+        "reward.custom_reward_function.name": reward_name,
+        "actor_rollout_ref.model.path": job.model_path,
+        f"{ACTOR}.optim.lr": job.learning_rate,
+        f"{ACTOR}.optim.weight_decay": job.weight_decay,
+        f"{ACTOR}.optim.clip_grad": job.gradient_clip,
+        f"{ACTOR}.grad_clip": job.gradient_clip,
+        f"{ACTOR}.ppo_mini_batch_size": job.prompts_per_step,  # one update a batch: strictly on-policy
+        f"{ACTOR}.loss_agg_mode": job.loss_aggregation,
+        f"{ACTOR}.data_loader_seed": job.seed,
+        f"{ACTOR}.fsdp_config.seed": job.seed,
+        f"{ACTOR}.use_dynamic_bsz": True,
+        f"{ACTOR}.ppo_max_token_len_per_gpu": job.hardware.tokens_per_device,
+        f"{ROLLOUT}.log_prob_use_dynamic_bsz": True,
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": job.hardware.tokens_per_device,
+        f"{ROLLOUT}.name": "vllm",
+        f"{ROLLOUT}.n": job.samples_per_prompt,
+        f"{ROLLOUT}.seed": job.seed,
+        f"{ROLLOUT}.calculate_log_probs": True,
+        f"{ROLLOUT}.max_model_len": job.context_tokens,
+        f"{ROLLOUT}.agent.agent_loop_manager_class": job.agent_loop_manager,
+        "trainer.v1.sampler.custom_sampler.path": "pkg://trainer.replay",
+        "trainer.v1.sampler.custom_sampler.name": "StrictReplayBuffer",
+    }
+
+
+def _device(job: TrainingJob) -> dict[str, Any]:
+    hardware = job.hardware
+    shared = {
+        "trainer.device": hardware.device,
+        "trainer.n_gpus_per_node": hardware.gpus,
+        "trainer.nnodes": hardware.nodes,
+        f"{ACTOR}.strategy": "fsdp2",
+        "actor_rollout_ref.ref.strategy": "fsdp2",
+        f"{ROLLOUT}.tensor_model_parallel_size": hardware.rollout_tensor_parallel,
+        "actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+        "actor_rollout_ref.model.use_remove_padding": False,  # packing needs flash-attention
+    }
+    return {**shared, **(_cpu(job) if hardware.device == "cpu" else _cuda(job))}
+
+
+def _cpu(job: TrainingJob) -> dict[str, Any]:
+    """Why each of these is forced on a CPU is told in docs/how_it_works.md ("verl on a CPU")."""
+    sequences = max(8, min(256, job.prompts_per_step * job.samples_per_prompt))
+    blocks = sequences * (-(-job.context_tokens // KV_BLOCK_TOKENS)) + 8
+    return {
+        "actor_rollout_ref.model.external_lib": "trainer.cpu_engines",
+        "actor_rollout_ref.model.enable_gradient_checkpointing": False,
+        f"{ACTOR}.use_torch_compile": False,
+        f"{ACTOR}.fsdp_config.use_torch_compile": False,
+        f"{ACTOR}.fsdp_config.model_dtype": "float32",
+        f"{ACTOR}.fsdp_config.dtype": "float32",
+        f"{ACTOR}.fsdp_config.mixed_precision.param_dtype": "fp32",
+        "actor_rollout_ref.ref.fsdp_config.use_torch_compile": False,
+        "actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "fp32",
+        f"{ROLLOUT}.dtype": "float32",
+        f"{ROLLOUT}.enforce_eager": True,
+        f"{ROLLOUT}.free_cache_engine": False,
+        f"{ROLLOUT}.enable_sleep_mode": False,
+        f"{ROLLOUT}.gpu_memory_utilization": 0.1,
+        f"{ROLLOUT}.max_num_seqs": sequences,
+        f"{ROLLOUT}.max_num_batched_tokens": max(2048, job.context_tokens),
+        # a tied embedding must reach vLLM in one load call, so one bucket holds the whole model
+        f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": _bucket_megabytes(job.model_path),
+        f"{ROLLOUT}.engine_kwargs.vllm": {"num_gpu_blocks_override": blocks, "distributed_executor_backend": "uni"},
+        f"{ROLLOUT}.agent.num_workers": 1,
+        "reward.num_workers": 1,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+    }
+
+
+def _cuda(job: TrainingJob) -> dict[str, Any]:
+    return {
+        f"{ROLLOUT}.gpu_memory_utilization": job.hardware.rollout_memory_fraction,
+        f"{ROLLOUT}.max_num_batched_tokens": max(8192, job.context_tokens),
+    }
+
+
+KV_BLOCK_TOKENS = 16
+"""Below vLLM-CPU's own block size, so that the number of blocks is never too small."""
+
+
+def _bucket_megabytes(model_path: str) -> int:
+    """Size of the model's weights in whole MiB as float32, doubled, and never under 16."""
+    files = [*Path(model_path).glob("*.safetensors"), *Path(model_path).glob("*.bin")]
+    size = sum(file.stat().st_size for file in files)
+    return max(16, 2 * size // 2**20 + 1)

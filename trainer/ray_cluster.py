@@ -1,0 +1,97 @@
+"""One Ray cluster for all stages of a run, and nothing of it left afterwards."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.schema import Hardware
+from trainer import reaper
+
+LOGICAL_CPUS = 64
+"""Ray slots on a CPU machine: they order who may start, and do not stand for cores."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A connected cluster; `logs` is Ray's own log folder on this machine."""
+
+    logs: Path
+    mark: str
+
+
+def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str]:
+    """Environment of every process of a run (strings; set before Ray starts)."""
+    common = {
+        "VERL_FILE_LOGGER_ROOT": str(metrics_root),
+        "TRANSFER_QUEUE_ENABLE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "WARN",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if hardware.device == "cuda":
+        return common
+    return {
+        **common,
+        "VERL_PLATFORM": "cpu",
+        "OMP_NUM_THREADS": "1",  # two threads a process on two shared cores ran 10 times slower than one
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+    }
+
+
+@contextmanager
+def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> Iterator[RayCluster]:
+    """Starts (or joins, with `hardware.ray_address`) a Ray cluster; ends it and its processes at exit.
+
+    `logical_gpus` is what a CPU machine declares. Raises whatever Ray raises where it cannot start.
+    """
+    mark = uuid.uuid4().hex
+    environment = {**process_environment(hardware, metrics_root), reaper.MARK: mark}
+    before = {key: os.environ.get(key) for key in environment}
+    os.environ.update(environment)
+    guard = reaper.start(mark)
+    try:
+        import ray
+
+        _start(ray, hardware, environment, logical_gpus)
+        logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+        yield RayCluster(logs=logs, mark=mark)
+    finally:
+        _end(mark, guard.pid)
+        guard.stdin.close()
+        guard.wait(timeout=30)
+        _restore(before)
+
+
+def _start(ray, hardware: Hardware, environment: dict[str, str], logical_gpus: int) -> None:
+    runtime = {"env_vars": environment}
+    quiet = {"log_to_driver": False, "logging_level": "error", "runtime_env": runtime}
+    if hardware.ray_address is not None:
+        ray.init(address=hardware.ray_address, **quiet)
+    elif hardware.device == "cpu":
+        ray.init(num_cpus=LOGICAL_CPUS, num_gpus=logical_gpus, include_dashboard=False, **quiet)
+    else:
+        ray.init(include_dashboard=False, **quiet)
+
+
+def _end(mark: str, guard_pid: int) -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+    reaper.end_marked(mark, spare=frozenset({os.getpid(), guard_pid}))
+
+
+def _restore(before: dict[str, str | None]) -> None:
+    for key, value in before.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value

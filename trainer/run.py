@@ -1,0 +1,171 @@
+"""Runs one training to its end through verl's own `main_ppo`, and shows how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer import failures
+from trainer.errors import RunFailed
+from trainer.job import TrainingJob
+from trainer.overrides import verl_config
+from trainer.ray_cluster import RayCluster
+from trainer.watch import PartsWatch
+
+POLL_SECONDS = 0.5
+OnStep = Callable[[int, dict[str, float]], None]
+"""Called with the step's number and verl's metrics of that step."""
+
+
+def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, metrics: None) -> None:
+    """Trains from the last checkpoint, or from the start, to `job.steps`.
+
+    Metrics of every step are kept in `job.folder/metrics.jsonl` (one line a step, also over resumed
+    runs). Raises RunFailed with the first real error if any part of the run dies or fails.
+    """
+    if last_checkpoint(job.checkpoints) == job.steps:
+        return
+    job.folder.mkdir(parents=True, exist_ok=True)
+    failures_file = job.folder / "failures.jsonl"
+    failures_file.unlink(missing_ok=True)
+    name = f"{job.name}-{int(time.time() * 1000)}"
+    config = verl_config(job, name)
+    _add(config, failures.CONFIG_KEY, str(failures_file))
+    metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
+    try:
+        _wait(_launch(config), metrics)
+    except Exception as error:
+        raise RunFailed(_explain(job, error, failures_file, cluster)) from error
+    if (reached := last_checkpoint(job.checkpoints)) != job.steps:
+        raise RunFailed(f"{job.name}: verl ended without an error at step {reached} of {job.steps}")
+
+
+def last_checkpoint(folder: Path) -> int:
+    """Step of the newest complete checkpoint, 0 where there is none."""
+    tracker = folder / "latest_checkpointed_iteration.txt"
+    if not tracker.exists() or not tracker.read_text().strip():
+        return 0
+    return int(tracker.read_text())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All steps of `folder/metrics.jsonl`, in order; a step that was run twice counts once, the last time."""
+    path = folder / "metrics.jsonl"
+    steps: dict[int, dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            steps[row["step"]] = row
+    return [steps[step] for step in sorted(steps)]
+
+
+def _add(config, key: str, value: Any) -> None:
+    from omegaconf import OmegaConf, open_dict
+
+    with open_dict(config):
+        OmegaConf.update(config, key, value, force_add=True)
+
+
+def _launch(config):
+    """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
+    from verl.trainer.main_ppo import TaskRunnerV1
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    validate_config(
+        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+    )
+    runner = TaskRunnerV1.remote()
+    return runner, runner.run.remote(config)
+
+
+def _wait(launched, metrics: MetricsTail) -> None:
+    import ray
+
+    runner, result = launched
+    watch = PartsWatch()
+    try:
+        while True:
+            done, _ = ray.wait([result], timeout=POLL_SECONDS)
+            metrics.read()
+            if done:
+                ray.get(result)
+                return
+            if (part := watch.dead()) is not None:
+                raise RuntimeError(f"{part} died")
+    finally:
+        ray.kill(runner)
+
+
+class MetricsTail:
+    """Follows verl's file logger and appends each step to the job's `metrics.jsonl`."""
+
+    def __init__(self, source: Path, job: TrainingJob, on_step: OnStep):
+        self.source, self.on_step = source, on_step
+        self.target = job.folder / "metrics.jsonl"
+        self.offset = 0
+
+    def read(self) -> None:
+        """Takes over all complete lines that are new."""
+        for row in self._new_rows():
+            values = {key: value for key, value in row["data"].items() if isinstance(value, int | float)}
+            with self.target.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": row["step"], **values}) + "\n")
+            self.on_step(row["step"], values)
+
+    def _new_rows(self) -> Iterator[dict[str, Any]]:
+        if not self.source.exists():
+            return
+        with self.source.open("rb") as file:
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset += len(line)
+                yield json.loads(line)
+
+
+def _explain(job: TrainingJob, error: Exception, failures_file: Path, cluster: RayCluster) -> str:
+    """What failed, where to read more, and the first real error last."""
+    cause = failures.first(failures_file)
+    found = cause["error"] if cause else _last_error_line(cluster.logs) or _short(error)
+    log = job.folder / "log.txt"
+    log.write_text(_collected_logs(cluster.logs), encoding="utf-8")
+    what = f"{job.name} stopped: {_short(error)}"
+    return f"{what}\n  more in {log}\n  first error: {found}"
+
+
+def _short(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+ERROR_LINE = re.compile(r"^(?:.*\s)?([A-Za-z_.]*(?:Error|Exception|Interrupt): .+)$")
+
+
+def _last_error_line(logs: Path) -> str | None:
+    """The newest exception that a worker wrote to its error log."""
+    newest: tuple[float, str] | None = None
+    for file in logs.glob("worker-*.err"):
+        matches = [m.group(1) for line in _tail(file) if (m := ERROR_LINE.match(line))]
+        if matches and (newest is None or file.stat().st_mtime > newest[0]):
+            newest = (file.stat().st_mtime, matches[0])
+    return newest[1] if newest else None
+
+
+def _collected_logs(logs: Path) -> str:
+    parts = []
+    for file in sorted([*logs.glob("worker-*.err"), *logs.glob("worker-*.out")], key=lambda f: f.stat().st_mtime):
+        lines = _tail(file)
+        if lines:
+            parts.append(f"=== {file.name}\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _tail(file: Path, lines: int = 80) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
