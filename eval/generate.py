@@ -22,10 +22,13 @@ from eval.records import Completion, Problem
 
 Mode = Literal["greedy", "sampled"]
 
-Inbox = queue.Queue[tuple[int, dict | None]]
-"""Replies, each with the number of its worker; None says that the worker's pipe has closed."""
+Inbox = queue.Queue[tuple["_Worker", dict | None]]
+"""Replies, each with its worker; None says that the worker's pipe has closed."""
 
 PROJECT = Path(__file__).resolve().parent.parent
+WORKER = (sys.executable, "-P", "-m", "eval.generation_worker")
+"""Command of a worker; `-P` because files of the user's working folder must not shadow ours."""
+
 LOG_TAIL_LINES = 15
 LOG_LINE_CHARACTERS = 300
 POLL_SECONDS = 0.5
@@ -139,7 +142,7 @@ class Generator:
         for index, request in enumerate(requests):
             self._workers[index].send(request, inbox)
         while waiting:
-            index, reply = self._next(inbox, waiting)
+            index, reply = self._next(inbox, self._workers[: len(requests)])
             if reply is None:
                 raise RuntimeError(self._workers[index].obituary(requests[index]["model"]))
             self._add_seconds(reply.get("seconds", {}))
@@ -160,18 +163,16 @@ class Generator:
                 raise RuntimeError(f"generation with {model} failed: {reply['message']} (log: {log})")
         return answers
 
-    def _next(self, inbox: Inbox, waiting: set[int]) -> tuple[int, dict | None]:
-        """The next reply; None in its place says that the worker has ended."""
+    def _next(self, inbox: Inbox, asked: list[_Worker]) -> tuple[int, dict | None]:
+        """The next reply of a worker that was asked; None in its place says that the worker has ended."""
         while True:
             try:
-                index, reply = inbox.get(timeout=POLL_SECONDS)
+                worker, reply = inbox.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                dead = [index for index in sorted(waiting) if self._workers[index].has_ended()]
-                if not dead:
-                    continue
-                index, reply = dead[0], None
-            if index in waiting:
-                return index, reply
+                worker = next((worker for worker in asked if worker.has_ended()), None)
+                reply = None
+            if worker in asked:
+                return worker.index, reply
 
     def _add_seconds(self, seconds: dict[str, float]) -> None:
         for name, value in seconds.items():
@@ -212,8 +213,7 @@ class _Worker:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                # -P: files of the user's working folder must not shadow ours.
-                [sys.executable, "-P", "-m", "eval.generation_worker", json.dumps(asdict(settings))],
+                [*WORKER, json.dumps(asdict(settings))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -234,13 +234,13 @@ class _Worker:
         with self._lock:
             self._inbox = inbox
             for reply in self._early:
-                inbox.put((self.index, reply))
+                inbox.put((self, reply))
             self._early = []
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            inbox.put((self.index, None))
+            inbox.put((self, None))
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
@@ -290,7 +290,7 @@ class _Worker:
     def _forward(self, reply: dict | None) -> None:
         with self._lock:
             if self._inbox is not None:
-                self._inbox.put((self.index, reply))
+                self._inbox.put((self, reply))
             elif reply is not None:
                 self._early.append(reply)
 

@@ -7,10 +7,11 @@ must define `--ink`, `--muted`, `--rule`, `--paper` and `--c0` to `--c5`.
 
 from __future__ import annotations
 
+import functools
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 Estimate = tuple[float, float, float]
@@ -20,6 +21,7 @@ WIDTH = 360
 """Width of a figure in SVG units, which are CSS pixels on a narrow phone."""
 
 FONT_SIZE = 11.5
+STYLE = {"font.size": FONT_SIZE, "svg.fonttype": "none"}
 
 # Colours that matplotlib draws with; `_themed` replaces each by its CSS variable.
 INK, MUTED, RULE, PAPER = "#000001", "#000002", "#000003", "#000004"
@@ -71,6 +73,22 @@ class Line:
     dash: int = 0
 
 
+def _styled(draw: Callable[..., str]) -> Callable[..., str]:
+    """Draws under our own settings: a user's matplotlibrc must not change the report."""
+
+    @functools.wraps(draw)
+    def drawn(key: str, *args, **kwargs) -> str:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE | {"svg.hashsalt": key})
+            return draw(key, *args, **kwargs)
+
+    return drawn
+
+
+@_styled
 def scatter(key: str, points: Sequence[Point], x_label: str, y_label: str, title: str, desc: str) -> str:
     """Two accuracies of every model against each other, with interval whiskers and direct labels."""
     figure, axes = _figure(height=320)
@@ -88,6 +106,7 @@ def scatter(key: str, points: Sequence[Point], x_label: str, y_label: str, title
     return _svg(figure, key, title, desc)
 
 
+@_styled
 def dot_plot(key: str, points: Sequence[Point], x_label: str, title: str, desc: str) -> str:
     """One accuracy of every model, one row each, with interval whiskers."""
     figure, axes = _figure(height=62 + 25 * len(points))
@@ -104,6 +123,7 @@ def dot_plot(key: str, points: Sequence[Point], x_label: str, title: str, desc: 
     return _svg(figure, key, title, desc)
 
 
+@_styled
 def line_plot(key: str, lines: Sequence[Line], y_label: str, title: str, desc: str) -> str:
     """Metrics against the training step; every line has its own marker, dash and legend entry."""
     legend_rows = (len(lines) + 1) // 2 if len(lines) > 1 else 0
@@ -131,6 +151,7 @@ def line_plot(key: str, lines: Sequence[Line], y_label: str, title: str, desc: s
     return _svg(figure, key, title, desc)
 
 
+@_styled
 def bars(key: str, values: Sequence[tuple[str, float, str]], title: str, desc: str) -> str:
     """Horizontal bars of (label, value, value as text)."""
     figure, axes = _figure(height=16 + 24 * len(values))
@@ -273,20 +294,17 @@ def _short(text: str, limit: int = 24) -> str:
 
 def _svg(figure, key: str, title: str, desc: str) -> str:
     """The figure as an `<svg>` element whose ids all start with `key`."""
-    import matplotlib
-
     target = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key, "font.size": FONT_SIZE}):
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     body = target.getvalue()
     view_box = re.search(r'viewBox="([^"]+)"', body).group(1)
     body = body[body.index(">", body.index("<svg")) + 1 : body.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = _themed(_with_own_ids(body, key))
-    head = f"<title id='{key}-title'>{html.escape(title)}</title><desc id='{key}-desc'>{html.escape(desc)}</desc>"
     return (
         f'<svg class="plot" role="img" aria-labelledby="{key}-title {key}-desc" viewBox="{view_box}">'
-        f"{head}{body}</svg>"
+        f'<title id="{key}-title">{html.escape(title)}</title>'
+        f'<desc id="{key}-desc">{html.escape(desc)}</desc>{body}</svg>'
     )
 
 
@@ -300,4 +318,4 @@ def _themed(body: str) -> str:
     """Colours become CSS variables and fonts the page's."""
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
-    return re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
+    return re.sub(r" font-family: [^;]+;", "", body)

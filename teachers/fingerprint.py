@@ -7,7 +7,7 @@ import json
 import math
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,9 @@ def check_context(model: ModelFingerprint, prompt_tokens: int, response_tokens: 
     limit = model.max_position_embeddings
     if limit is not None and needed > limit:
         raise ConfigError(
-            f"{name} ({model.path}): context of {limit} tokens is too short: max_prompt_tokens "
-            f"{prompt_tokens} + max_response_tokens {response_tokens} + 1 = {needed}"
+            f"{name} ({model.path}): context of {limit} tokens is too short for prompts of "
+            f"{prompt_tokens} + responses of {response_tokens} (max_prompt_tokens, max_response_tokens) "
+            f"+ 1 = {needed}"
         )
 
 
@@ -191,7 +192,8 @@ def _weight_files(folder: Path) -> list[Path]:
     expected = [folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
     missing = [file.name for file in expected if not file.is_file()]
     if missing:
-        raise ConfigError(f"{folder}: weight file {missing[0]} is missing ({len(missing)} of {len(expected)})")
+        count = f"{len(missing)} of {len(expected)} missing"
+        raise ConfigError(f"{folder}: no weight file {missing[0]} ({count})")
     files = expected or sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise ConfigError(f"{folder}: no weights (*.safetensors or pytorch_model*.bin)")
@@ -203,7 +205,7 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     return str(file), status.st_size, status.st_mtime_ns
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file_sha256(path: str, _size: int, _mtime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from configs.schema import Hardware
 from trainer.job import TrainingJob
 
 ACTOR = "actor_rollout_ref.actor"
@@ -144,3 +145,34 @@ def _bucket_megabytes(model_path: str) -> int:
     files = [*Path(model_path).glob("*.safetensors"), *Path(model_path).glob("*.bin")]
     size = sum(file.stat().st_size for file in files)
     return max(16, 2 * size // 2**20 + 1)
+
+
+def inference_settings(hardware: Hardware, max_prompt_tokens: int, max_response_tokens: int) -> dict[str, Any]:
+    """Settings of one teacher server of verl's pool (they do not inherit from the student's rollout)."""
+    context = max_prompt_tokens + max_response_tokens + 1
+    settings: dict[str, Any] = {
+        "name": "vllm",
+        "tensor_model_parallel_size": 1,
+        "load_format": "auto",
+        "prompt_length": max_prompt_tokens,
+        "response_length": max_response_tokens,
+        "max_model_len": context,
+        "max_num_batched_tokens": max(8192, context),
+        "gpu_memory_utilization": hardware.rollout_memory_fraction,
+    }
+    if hardware.device == "cpu":
+        blocks = CPU_TEACHER_SEQUENCES * -(-context // KV_BLOCK_TOKENS) + 8
+        settings |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "enable_sleep_mode": False,
+            "free_cache_engine": False,
+            "max_num_seqs": CPU_TEACHER_SEQUENCES,
+            "gpu_memory_utilization": 0.1,
+            "engine_kwargs": {"vllm": {"num_gpu_blocks_override": blocks, "distributed_executor_backend": "uni"}},
+        }
+    return settings
+
+
+CPU_TEACHER_SEQUENCES = 64
+"""Sequences that a teacher's server on a CPU scores at once."""

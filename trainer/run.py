@@ -36,6 +36,7 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     name = f"{job.name}-{int(time.time() * 1000)}"
     config = verl_config(job, name)
     _add(config, failures.CONFIG_KEY, str(failures_file))
+    _add(config, "protege.imports", list(job.imports))
     metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
     try:
         _wait(_launch(config), metrics)
@@ -73,14 +74,15 @@ def _add(config, key: str, value: Any) -> None:
 
 def _launch(config):
     """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
-    from verl.trainer.main_ppo import TaskRunnerV1
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
     validate_config(
         config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
     )
-    runner = TaskRunnerV1.remote()
+    from trainer.task_runner import TaskRunner
+
+    runner = TaskRunner.remote()
     return runner, runner.run.remote(config)
 
 

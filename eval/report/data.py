@@ -195,7 +195,8 @@ def from_samples(
     """Scores, paired comparisons and disagreements from graded samples.
 
     `samples` maps (model, benchmark) to that model's answers; the modes may be mixed in one list or
-    come under their own keys, since every sample names its mode. `benchmarks` declares every key that
+    come under their own keys, since every sample names its mode. `models` may be any records with
+    the fields of `ModelInfo`, such as `eval.suite.ModelUnderTest`. `benchmarks` declares every key that
     should have been measured. A domain with several sampled benchmarks gets a pool over their problems,
     in which every problem counts once; `seed` is that of the bootstrap.
     """
@@ -208,7 +209,8 @@ def from_samples(
     for model in sorted(models, key=lambda m: ROLES.index(m.role)):
         keys = [b.name for b in infos if graded.get((model.name, b.name))]
         scores = {key: _score(summarise(graded[model.name, key])) for key in keys}
-        rows.append(ModelRow(model.name, model.role, model.domain, model.path, scores))
+        path = None if model.path is None else str(model.path)
+        rows.append(ModelRow(model.name, model.role, model.domain, path, scores))
     student = student_of(rows)
     return Evaluation(
         models=tuple(rows),

@@ -60,12 +60,8 @@ def p_text(p_value: float | None) -> str:
 
 
 def score_text(score: Score | None) -> str:
-    """A score in one cell: accuracy, or what is missing, and the unscored answers if there are any."""
-    if score is None:
-        return NOT_MEASURED
-    if score.accuracy is None:
-        return f"unscored ({score.unscored} answers)"
-    return percent(score.accuracy) + (f" ({score.unscored} unscored)" if score.unscored else "")
+    """A score in one cell: accuracy, `unscored` where no answer could be judged, or `not measured`."""
+    return "unscored" if score is not None and score.accuracy is None else percent(score and score.accuracy)
 
 
 def score_range(score: Score | None) -> str:

@@ -1,0 +1,122 @@
+"""Chooses the report's figures and says in words what each one shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval import plots
+from eval.report import wording
+from eval.report.curves import Panel, Series
+from eval.report.data import BenchmarkInfo, ModelRow, ReportData, Score, primary_benchmark
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An inline SVG with its visible caption; `main` is False for one that is tucked away."""
+
+    svg: str
+    caption: str
+    main: bool = True
+
+
+def accuracy_figures(data: ReportData) -> list[Figure]:
+    """A scatter for two benchmarked domains, a dot plot for each domain otherwise."""
+    found = [(domain, primary_benchmark(data.benchmarks, domain)) for domain in data.domains]
+    judged = [(domain, info) for domain, info in found if info is not None]
+    if len(judged) == 2:
+        (x_domain, x), (y_domain, y) = judged
+        scatter = _scatter(data.models, x_domain, x, y_domain, y)
+        return [scatter] if scatter else []
+    dots = (_dots(data.models, domain, info, f"accuracy-{i}") for i, (domain, info) in enumerate(judged))
+    return [figure for figure in dots if figure]
+
+
+def curve_figures(found: Sequence[Panel], domains: Sequence[str]) -> list[Figure]:
+    """A line plot for each panel; a domain keeps its colour and marker, a stage its dash."""
+    figures = []
+    for index, panel in enumerate(found):
+        dashes = list(dict.fromkeys(_dash_group(s) for s in panel.series))
+        lines = [
+            plots.Line(
+                label=s.label,
+                x=s.steps,
+                y=s.values,
+                colour=domains.index(s.domain) if s.domain in domains else len(domains),
+                dash=dashes.index(_dash_group(s)),
+            )
+            for s in panel.series
+        ]
+        desc = "; ".join(
+            f"{s.label}: from {s.values[0]:.3g} at step {s.steps[0]:g} to {s.values[-1]:.3g} "
+            f"at step {s.steps[-1]:g}"
+            for s in panel.series
+        )
+        svg = plots.line_plot(f"curve-{index}", lines, panel.unit or panel.title, panel.title, desc)
+        figures.append(Figure(svg, panel.title, panel.main))
+    return figures
+
+
+def time_figure(wall_seconds: Mapping[str, float]) -> Figure | None:
+    """Wall time by stage, None where no stage was timed."""
+    if not wall_seconds:
+        return None
+    values = [(stage, seconds, wording.duration(seconds)) for stage, seconds in wall_seconds.items()]
+    desc = "; ".join(f"{stage}: {text}" for stage, _, text in values)
+    return Figure(plots.bars("wall-time", values, "Wall time by stage", desc), "Wall time by stage.")
+
+
+def _dash_group(series: Series) -> str:
+    """Experts share one dash, every other stage has its own."""
+    return "expert" if series.stage.startswith("expert ") else series.stage
+
+
+def _scatter(
+    models: Sequence[ModelRow], x_domain: str, x: BenchmarkInfo, y_domain: str, y: BenchmarkInfo
+) -> Figure | None:
+    points = [
+        plots.Point(_point_label(model), model.role, _estimate(on_x), _estimate(on_y))
+        for model in models
+        if _is_judged(on_x := model.scores.get(x.name)) and _is_judged(on_y := model.scores.get(y.name))
+    ]
+    if not points:
+        return None
+    x_label, y_label = wording.benchmark_label(x), wording.benchmark_label(y)
+    desc = "; ".join(f"{p.label}: {x_label} {_said(p.x)}, {y_label} {_said(p.y)}" for p in points)
+    title = f"Accuracy in {x_domain} against accuracy in {y_domain}"
+    svg = plots.scatter("accuracy", points, x_label, y_label, title, desc)
+    return Figure(svg, f"{title}. Whiskers: 95% intervals. {MARKERS}")
+
+
+def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str) -> Figure | None:
+    points = [
+        plots.Point(_point_label(model), model.role, _estimate(score))
+        for model in models
+        if _is_judged(score := model.scores.get(info.name))
+    ]
+    if not points:
+        return None
+    title = f"Accuracy in {domain}"
+    desc = "; ".join(f"{p.label}: {_said(p.x)}" for p in points)
+    svg = plots.dot_plot(key, points, wording.benchmark_label(info), title, desc)
+    return Figure(svg, f"{title}. Whiskers: 95% intervals. {MARKERS}")
+
+
+MARKERS = "Diamond: student; squares: teachers; circle: base; triangles: baselines."
+
+
+def _point_label(model: ModelRow) -> str:
+    return wording.label(model).removeprefix("the ").removeprefix("baseline ")
+
+
+def _is_judged(score: Score | None) -> bool:
+    return score is not None and score.accuracy is not None
+
+
+def _estimate(score: Score) -> plots.Estimate:
+    return score.accuracy, score.lo, score.hi
+
+
+def _said(estimate: plots.Estimate) -> str:
+    value, lo, hi = (100 * end for end in estimate)
+    return f"{value:.1f}% (95% interval {lo:.1f} to {hi:.1f})"

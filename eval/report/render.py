@@ -1,0 +1,267 @@
+"""Writes the report: `report.md`, `report.html` (one file, no network, no script) and `report.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.report import figures, wording
+from eval.report.curves import Series, panels
+from eval.report.data import ComparisonRow, ModelRow, ReportData, Score
+
+TEMPLATES = Path(__file__).parent
+HEAD_CHARACTERS, TAIL_CHARACTERS = 700, 500
+"""What is shown of a long text: its start, and its end, where the final answer is."""
+
+
+def write_report(data: ReportData, folder: Path) -> dict[str, Path]:
+    """Writes the three files into `folder`, each whole or not at all; returns them by suffix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"md": to_markdown(data), "html": to_html(data), "json": dumps(to_json(data))}
+    for suffix, text in files.items():
+        write_whole(folder / f"report.{suffix}", text)
+    return {suffix: folder / f"report.{suffix}" for suffix in files}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces `path` in one step, so that a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+# -------------------------------------------------------------------------------------------- JSON
+
+
+def to_json(data: ReportData) -> dict[str, Any]:
+    """The report as plain values; accuracies in [0, 1], null for what was not measured."""
+    return {
+        "run": data.run,
+        "created": data.created,
+        "domains": list(data.domains),
+        "verdicts": [
+            {
+                "domain": v.domain,
+                "against": v.against,
+                "role": v.role,
+                "benchmark": v.benchmark,
+                "outcome": v.outcome,
+                "sentence": v.sentence,
+            }
+            for v in data.verdicts
+        ],
+        "opd": data.opd_sentence,
+        "models": {model.name: _model_json(data, model) for model in data.models},
+        "benchmarks": {
+            b.name: {
+                "domain": b.domain,
+                "mode": b.mode,
+                "description": b.description,
+                "ceiling": b.ceiling,
+                "pools": list(b.pools),
+            }
+            for b in data.benchmarks
+        },
+        "comparisons": [_comparison_json(row) for row in data.comparisons],
+        "disagreements": {
+            d.teacher: {
+                "domain": d.domain,
+                "mode": d.mode,
+                "problems": d.problems,
+                "student_only": d.student_only,
+                "teacher_only": d.teacher_only,
+            }
+            for d in data.disagreements
+        },
+        "objective": {"reward_scale": dict(data.objective)},
+        "routing": dict(data.routing),
+        "wall_seconds": dict(data.wall_seconds),
+        "peak_memory_bytes": data.peak_memory_bytes,
+        "provenance": dict(data.provenance),
+        "notes": list(data.notes),
+        "limits": list(data.limits),
+    }
+
+
+def dumps(report: Mapping[str, Any]) -> str:
+    """JSON text; a NaN is our own mistake and raises."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _model_json(data: ReportData, model: ModelRow) -> dict[str, Any]:
+    return {
+        "role": model.role,
+        "domain": model.domain,
+        "path": model.path,
+        "benchmarks": {b.name: _score_json(model.scores.get(b.name)) for b in data.benchmarks},
+    }
+
+
+def _score_json(score: Score | None) -> dict[str, Any] | None:
+    if score is None:
+        return None
+    return {
+        "accuracy": score.accuracy,
+        "n": score.n,
+        "interval": None if score.lo is None else [score.lo, score.hi],
+        "unscored": score.unscored,
+        "finish_rate": score.finish_rate,
+        "mean_tokens": score.mean_tokens,
+    }
+
+
+def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "against": row.against,
+        "benchmark": row.benchmark,
+        "difference": row.difference,
+        "interval": [row.lo, row.hi],
+        "n": row.n,
+        "p_value": row.p_value,
+        "verdict": row.verdict,
+    }
+
+
+# --------------------------------------------------------------------------------- Markdown and HTML
+
+
+def to_markdown(data: ReportData) -> str:
+    """The report for a terminal or a code host: everything but the figures."""
+    return _environment(autoescape=False).get_template("report.md.jinja").render(_context(data))
+
+
+def to_html(data: ReportData) -> str:
+    """The report as one page that loads nothing; every text from outside is escaped."""
+    found = panels(data.curves)
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.jinja")
+        .render(
+            _context(data),
+            css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            accuracy_figures=figures.accuracy_figures(data),
+            curve_figures=figures.curve_figures(found, data.domains),
+            time_figure=figures.time_figure(data.wall_seconds),
+        )
+    )
+
+
+def _environment(autoescape: bool):
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for function in (
+        wording.percent, wording.points, wording.interval, wording.p_text,
+        wording.score_range, wording.score_text, wording.duration, wording.memory, wording.label, wording.benchmark_label,
+        clip, number, unbroken, md, md_code,
+    ):  # fmt: skip
+        environment.filters[function.__name__] = function
+    return environment
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    return {
+        "data": data,
+        "signs": wording.SIGNS,
+        "verdicts": {d: [v for v in data.verdicts if v.domain == d] for d in data.domains},
+        "scales": _scales(data.objective),
+        "teacher_groups": _comparison_groups(data, ("teacher",)),
+        "other_groups": _comparison_groups(data, ("base", "baseline")),
+        "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],
+        "missing_curves": _missing_curves(data),
+        "total_seconds": sum(data.wall_seconds.values()),
+    }
+
+
+def _scales(objective: Mapping[str, float]) -> str:
+    """The reward scales in few words: one number where all domains share it."""
+    if not objective:
+        return wording.NOT_MEASURED
+    if len(set(objective.values())) == 1:
+        return f"{next(iter(objective.values())):g}"
+    return ", ".join(f"{scale:g} ({domain})" for domain, scale in objective.items())
+
+
+def _comparison_groups(data: ReportData, roles: tuple[str, ...]) -> list[list[dict[str, Any]]]:
+    """For each model of these roles, the student against it on every benchmark, measured or not."""
+    return [
+        [
+            {
+                "model": model,
+                "benchmark": info,
+                "student": data.student.scores.get(info.name),
+                "other": model.scores.get(info.name),
+                "row": data.comparison(model.name, info.name),
+            }
+            for info in data.benchmarks
+        ]
+        for model in data.models
+        if model.role in roles and data.benchmarks
+    ]
+
+
+def _curve_summary(series: Series) -> dict[str, str]:
+    values = series.values
+    named = {"first": values[0], "last": values[-1], "lowest": min(values), "highest": max(values)}
+    return {name: number(value) for name, value in named.items()}
+
+
+def _missing_curves(data: ReportData) -> list[str]:
+    """Stages that ran without leaving metrics."""
+    return [stage for stage, rows in data.curves.items() if not rows]
+
+
+# ----------------------------------------------------------------------------------------- filters
+
+
+def number(value: float) -> str:
+    """A metric with three significant digits, and no exponent for what a person reads at a glance."""
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", wording.MINUS)
+
+
+def clip(text: str) -> str:
+    """A text short enough to read: control characters made visible, the middle of a long one left out."""
+    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    left_out = len(text) - HEAD_CHARACTERS - TAIL_CHARACTERS
+    if left_out < 100:
+        return text
+    gap = f"\n[{left_out} characters left out]\n"
+    return text[:HEAD_CHARACTERS] + gap + text[-TAIL_CHARACTERS:]
+
+
+def unbroken(sentence: str) -> str:
+    """A sentence in which no line ends within `n = 250`."""
+    return sentence.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def md(text: str) -> str:
+    """Text as one line of Markdown that renders as itself, also in a table's cell."""
+    return re.sub(r"([\\`*_{}\[\]<>|#&~])", r"\\\1", re.sub(r"\s+", " ", str(text)))
+
+
+def md_code(text: str, info: str = "text") -> str:
+    """Text as a fenced block; the fence is longer than any run of backticks within."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{info}\n{text.rstrip()}\n{fence}"
+
+

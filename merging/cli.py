@@ -1,0 +1,257 @@
+"""The command `protege`. Heavy imports stand inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from configs.load import LoadedConfig
+
+REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: refused before anything started, the run failed, interrupted and resumable."""
+
+
+class ProtegeGroup(TyperGroup):
+    """Turns the errors that a user can act on into a message and an exit code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _say("interrupted; the same command continues the run where it stopped")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code = _exit_code(error)
+            if code is None:
+                raise
+            for problem in getattr(error, "problems", [str(error)]):
+                _say(f"error: {problem}")
+            raise typer.Exit(code) from None
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for refused input, 1 for a failed run, None for a bug of ours."""
+    from configs.load import ConfigError
+    from trainer.errors import RunFailed
+
+    if isinstance(error, ConfigError):
+        return REFUSED
+    return FAILED if isinstance(error, RunFailed) else None
+
+
+def _say(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+
+
+app = typer.Typer(
+    name="protege",
+    cls=ProtegeGroup,
+    help="Merge RL-trained domain experts into one student (ExOPD), and report honestly who won.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+experts = typer.Typer(help="The registry of experts.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(experts, name="experts")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="protege")
+
+
+# ---------------------------------------------------------------------------------------- arguments
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the merge.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config value, such as training.steps=10."),
+]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder [default: runs/<name>].")
+]
+RegistryDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry", metavar="DIR", help="Folder of built experts [default: $PROTEGE_HOME or ~/.protege]."
+    ),
+]
+ExpertId = Annotated[str, typer.Argument(metavar="ID", help="Expert's id, as `experts list` prints it.")]
+
+
+def _load(config: Path, overrides: list[str] | None) -> LoadedConfig:
+    from configs.load import load_config
+
+    return load_config(config, overrides or [])
+
+
+def _run_dir(loaded: LoadedConfig, run_dir: Path | None) -> Path:
+    return (run_dir or Path("runs") / loaded.config.name).absolute()
+
+
+def _existing_run(run: Path) -> Path:
+    from configs.load import ConfigError
+
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run}: not a run folder (it has no config.yaml)")
+    return run.absolute()
+
+
+# ----------------------------------------------------------------------------------------- commands
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Validate a config and preflight it on this machine; starts nothing."""
+    from merging.preflight import GIB, preflight
+
+    loaded = _load(config, overrides)
+    found = preflight(loaded, _run_dir(loaded, run_dir))
+    for name, model in found.fingerprints.items():
+        size = f"{model.parameters:,} parameters, context {model.max_position_embeddings}"
+        typer.echo(f"model    {name}: {model.architecture}, {size}, weights {model.weights_sha256[:12]}")
+    for name, count in found.counts().items():
+        typer.echo(f"prompts  {name}: {count}, longest {found.longest_prompt[name]} tokens")
+    memory = "on GPUs" if found.memory_bytes is None else f"about {found.memory_bytes / GIB:.1f} GiB"
+    typer.echo(f"machine  memory {memory}, disk about {found.disk_bytes / GIB:.1f} GiB")
+    for note in found.notes:
+        typer.echo(f"note     {note}")
+    typer.echo(f"{loaded.config.name}: ready")
+
+
+@app.command()
+def route(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    examples: Annotated[int, typer.Option(min=0, help="Examples shown of each domain.")] = 2,
+) -> None:
+    """Show how prompts are routed: counts and examples of each domain."""
+    from routing.mix import by_domain
+    from routing.routers import route as route_prompts
+    from routing.sources import collect_prompts
+
+    cfg = _load(config, overrides).config
+    found = collect_prompts(cfg)
+    groups = by_domain(route_prompts(found.prompts, cfg.routing, list(cfg.domains)))
+    smallest = min(map(len, groups.values()))
+    for name in cfg.domains:
+        used = smallest if cfg.routing.balance else len(groups[name])
+        typer.echo(f"{name}: {len(groups[name])} prompts, {used} used, lambda {cfg.reward_scale_of(name):g}")
+        for item in groups[name][:examples]:
+            text = " ".join(item.prompt.text.split())
+            text = text if len(text) <= 100 else text[:97] + "..."
+            typer.echo(f"  row {item.prompt.row} ({item.reason}): {text}")
+    typer.echo(f"{found.duplicates} duplicate prompts dropped")
+
+
+@app.command()
+def merge(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = None) -> None:
+    """Run everything: experts, routing, ExOPD, evaluation, baselines, report. Resumable."""
+    loaded = _load(config, overrides)
+    from merging.run import merge as run_merge
+
+    run_merge(loaded, _run_dir(loaded, run_dir))
+
+
+@app.command(name="eval")
+def evaluate(run: RunPath) -> None:
+    """Evaluate the models of a run again; unchanged results are reused."""
+    folder = _existing_run(run)
+    from merging.run import evaluate_run
+
+    evaluate_run(folder)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write a run's report again from its records."""
+    folder = _existing_run(run)
+    from merging.run import report_run
+
+    report_run(folder)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation, live: versions, verl plug-in, vLLM, graders."""
+    from merging.doctor import examine
+
+    raise typer.Exit(0 if examine() else FAILED)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(f"protege {installed('protege')}")
+
+
+# ------------------------------------------------------------------------------------------ experts
+
+
+def _registry(root: Path | None):
+    from configs.load import registry_root
+    from teachers.registry import Registry
+
+    return Registry(registry_root(root))
+
+
+@experts.command(name="build")
+def build_experts(
+    config: ConfigPath,
+    overrides: Overrides = None,
+) -> None:
+    """Build the experts of a config that the registry does not hold yet."""
+    loaded = _load(config, overrides)
+    from merging.run import build_experts as build
+
+    for record in build(loaded):
+        typer.echo(_expert_line(record))
+
+
+@experts.command(name="list")
+def list_experts(registry: RegistryDir = None) -> None:
+    """List the built experts."""
+    root = _registry(registry)
+    records = root.list()
+    for record in records:
+        typer.echo(_expert_line(record))
+    if not records:
+        typer.echo(f"no experts in {root.root}")
+
+
+@experts.command(name="show")
+def show_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
+    """Print an expert's record as JSON."""
+    import dataclasses
+    import json
+
+    record = _registry(registry).show(expert)
+    typer.echo(json.dumps(dataclasses.asdict(record), indent=2, default=str))
+
+
+@experts.command(name="verify")
+def verify_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
+    """Check that an expert's files are those that were registered."""
+    _registry(registry).verify(expert)
+    typer.echo(f"{expert}: intact")
+
+
+def _expert_line(record: Any) -> str:
+    import dataclasses
+
+    values = dataclasses.asdict(record)
+    return "  ".join(str(value) for value in values.values() if isinstance(value, str | int | float | Path))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Compiles the merge of a config into a verl training job: ExOPD, or OPD as its baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from configs.load import ConfigError
+from configs.schema import MergeConfig
+from merging.names import REFERENCE
+from trainer.job import TrainingJob
+from trainer.overrides import inference_settings
+
+LOSS_NAME = "exopd"
+REWARD_FUNCTION = ("teachers.rewards", "compute_score")
+
+
+def merge_job(config: MergeConfig, name: str, teachers: dict[str, str], train_file: Path, folder: Path) -> TrainingJob:
+    """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
+
+    `teachers` maps each domain to its expert's model folder. Raises ConfigError for a domain whose name
+    is taken by the reference.
+    """
+    if REFERENCE in teachers:
+        raise ConfigError(f"domains.{REFERENCE}: this name stands for the reference model; choose another")
+    training = config.training
+    return TrainingJob(
+        name=name,
+        model_path=config.student,
+        train_file=train_file,
+        folder=folder,
+        steps=training.steps,
+        prompts_per_step=training.prompts_per_step,
+        samples_per_prompt=training.samples_per_prompt,
+        learning_rate=training.learning_rate,
+        max_prompt_tokens=training.max_prompt_tokens,
+        max_response_tokens=training.max_response_tokens,
+        save_every=training.save_every,
+        seed=training.seed,
+        hardware=config.hardware,
+        reward_function=REWARD_FUNCTION,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+        loss_aggregation=training.loss_aggregation,
+        agent_loop_manager="merging.agent_loop.ScoringAgentLoopManager",
+        imports=("merging.shared_trainer",) if config.scorer.kind == "shared" else (),
+        verl_overrides={**_objective(config), **_teachers(config, teachers), **_scorer(config, teachers)},
+    )
+
+
+def logical_gpus(config: MergeConfig) -> int:
+    """Devices that a CPU machine must declare to Ray for this config's widest stage."""
+    trainer = config.hardware.gpus
+    if config.scorer.kind == "shared":
+        return trainer
+    return trainer + config.hardware.scorer_gpus * (len(config.domains) + 1)
+
+
+def _objective(config: MergeConfig) -> dict[str, Any]:
+    loss = "distillation.distillation_loss"
+    return {
+        "distillation.enabled": True,
+        f"{loss}.loss_mode": LOSS_NAME,
+        f"{loss}.use_policy_gradient": True,  # costs become advantages: the token's own log-prob is moved
+        f"{loss}.use_task_rewards": False,
+        f"{loss}.loss_max_clamp": None,
+        f"{loss}.log_prob_min_clamp": None,
+        "algorithm.rollout_correction.rollout_is": "token",
+        "algorithm.rollout_correction.rollout_is_threshold": config.objective.importance_weight_cap,
+    }
+
+
+def _teachers(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
+    """verl's teacher entries: servers of the pool, or, with the shared scorer, names without a server."""
+    pool = config.scorer.kind == "pool"
+    devices = config.hardware.scorer_gpus if pool else 0
+    models = {**teachers, **({REFERENCE: config.student} if pool else {})}
+    settings: dict[str, Any] = {
+        "distillation.teacher_key": "teacher",
+        "distillation.nnodes": 1 if pool else 0,
+        "distillation.n_gpus_per_node": devices * len(models),
+    }
+    for index, (key, path) in enumerate(models.items()):
+        settings[f"distillation.teacher_models.teacher_{index}"] = {
+            "key": key,
+            "model_path": path,
+            "num_replicas": devices,
+            "inference": _inference(config),
+        }
+    return settings
+
+
+def _inference(config: MergeConfig) -> dict[str, Any]:
+    training = config.training
+    return inference_settings(config.hardware, training.max_prompt_tokens, training.max_response_tokens)
+
+
+def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "protege.scorer": {
+            "kind": config.scorer.kind,
+            "models": {REFERENCE: config.student, **teachers},
+            "device": config.hardware.device,
+            "dtype": "float32" if config.hardware.device == "cpu" else "bfloat16",
+            "tokens_per_batch": config.scorer.tokens_per_batch,
+        }
+    }
+    if config.scorer.kind == "shared":
+        settings["trainer.v1.trainer_mode"] = "shared_scorer"
+        settings["trainer.v1.shared_scorer"] = {}
+    return settings

@@ -1,0 +1,341 @@
+"""Everything that can be refused before Ray starts, in one pass; each problem is one message."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.load import ConfigError, LoadedConfig
+from configs.schema import MergeConfig, ModelExpert, RLExpert
+from merging.lock import check_free
+from routing.overlap import Overlap
+from routing.routers import RoutedPrompt
+from teachers.fingerprint import ModelFingerprint
+
+GIB = 2**30
+
+CPU_PROCESSES_BYTES = 4 * GIB
+"""Ray, trainer and vLLM processes on a CPU before any weights; a GRPO run of a 0.1M-parameter model
+peaked at 5.7 GiB over 24 processes, shared pages counted in each."""
+
+CPU_TRAINING_BYTES = 20
+"""Bytes a parameter in float32 on a CPU: weights, gradient, two Adam moments, and vLLM's copy."""
+
+CHECKPOINT_BYTES = 12
+"""Bytes a parameter of a checkpoint: float32 weights and two Adam moments."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the checks found; a run can be started from it."""
+
+    student: Path
+    """The student's folder."""
+    fingerprints: dict[str, ModelFingerprint]
+    """Of `student`, and of each domain whose expert is the user's own model."""
+    routed: list[RoutedPrompt]
+    """All prompts, before balancing."""
+    duplicates: int
+    """Rows dropped as duplicates."""
+    longest_prompt: dict[str, int]
+    """Tokens of the longest prompt of each domain, chat template included."""
+    overlaps: list[tuple[str, Overlap]]
+    """Training prompts that repeat a problem of the named benchmark."""
+    memory_bytes: int | None
+    """Estimated peak of main memory on this machine; None where the work is on GPUs."""
+    disk_bytes: int
+    """Estimated need of disk space."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know although nothing is refused."""
+        notes = [f"{self.duplicates} duplicate prompts dropped"] if self.duplicates else []
+        for benchmark, count in Counter(name for name, _ in self.overlaps).items():
+            first = next(overlap for name, overlap in self.overlaps if name == benchmark)
+            notes.append(
+                f"{count} training prompts repeat problems of benchmark {benchmark} "
+                f"(first: {first.prompt.where}, {first.kind}); its scores may be inflated"
+            )
+        return notes
+
+    def counts(self) -> dict[str, int]:
+        """Prompts of each domain, before balancing."""
+        return dict(Counter(item.domain for item in self.routed))
+
+
+def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
+    """Check a config against this machine; raises ConfigError with every problem found.
+
+    Reads models' files, prompts and benchmark files; starts nothing and writes nothing.
+    """
+    from routing import routers, sources
+    from teachers.fingerprint import resolve_model
+
+    config = loaded.config
+    problems: list[str] = []
+    with _collect(problems):
+        check_free(run_dir)
+    with _collect(problems):
+        _check_devices(config)
+    fingerprints = _models(config, problems)
+    routed: list[RoutedPrompt] = []
+    duplicates = 0
+    with _collect(problems):
+        prompts = sources.collect_prompts(config)
+        duplicates = prompts.duplicates
+        routed = routers.route(prompts.prompts, config.routing, list(config.domains))
+        _check_answers(config, routed)
+    overlaps = _benchmarks(config, routed, problems)
+    longest: dict[str, int] = {}
+    student = fingerprints.get("student")
+    memory, disk = None, 0
+    if student:
+        with _collect(problems):
+            longest = _prompt_tokens(routed, Path(student.path), config.training.max_prompt_tokens)
+        with _collect(problems):
+            memory = _check_memory(config, fingerprints)
+        with _collect(problems):
+            disk = _check_disk(config, student, run_dir)
+    if problems:
+        raise ConfigError(*problems)
+    return Preflight(
+        resolve_model(config.student), fingerprints, routed, duplicates, longest, overlaps, memory, disk
+    )
+
+
+@contextmanager
+def _collect(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        problems += error.problems
+
+
+# ------------------------------------------------------------------------------------------- models
+
+
+def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerprint]:
+    """Fingerprints of student and experts; what is wrong with them goes to `problems`."""
+    from teachers import fingerprint as fp
+
+    models = {"student": ("student", config.student)}
+    for name, domain in config.domains.items():
+        if isinstance(domain.expert, ModelExpert):
+            models[name] = (f"domains.{name}.expert", domain.expert.path)
+    found: dict[str, ModelFingerprint] = {}
+    for key, (place, path) in models.items():
+        try:
+            found[key] = fp.fingerprint(path)
+        except ConfigError as error:
+            problems += [f"{place}: {problem}" for problem in error.problems]
+    rl = [domain.expert for domain in config.domains.values() if isinstance(domain.expert, RLExpert)]
+    own = [expert.max_response_tokens for expert in rl if expert.max_response_tokens]
+    longest = max(config.training.max_response_tokens, config.evaluation_tokens(), *own)
+    for key, model in found.items():
+        place = models[key][0]
+        with _collect(problems):
+            fp.check_vocabulary(model, place)
+        with _collect(problems):
+            fp.check_context(model, config.training.max_prompt_tokens, longest, place)
+        if key != "student" and "student" in found:
+            with _collect(problems):
+                fp.check_compatible(found["student"], model, place)
+    if "student" in found:
+        with _collect(problems):
+            _check_student(config, found)
+    return found
+
+
+def _check_student(config: MergeConfig, models: dict[str, ModelFingerprint]) -> None:
+    student = models["student"]
+    if student.chat_template_sha256 is None:
+        raise ConfigError(f"student ({student.path}): has no chat template, so it cannot be prompted")
+    if "average" not in config.baselines:
+        return
+    for name, model in models.items():
+        known = None not in (student.shapes_sha256, model.shapes_sha256)
+        if known and model.shapes_sha256 != student.shapes_sha256:
+            raise ConfigError(
+                f"baselines: `average` needs experts of the student's shape, and domains.{name}.expert "
+                f"({model.path}) has other tensors; leave `average` out (baselines: [])"
+            )
+
+
+# ------------------------------------------------------------------------------ prompts, benchmarks
+
+
+def _check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
+    """An expert that is trained here needs an answer to every prompt of its domain."""
+    for item in routed:
+        if item.prompt.answer is None and isinstance(config.domains[item.domain].expert, RLExpert):
+            raise ConfigError(
+                f"{item.prompt.where}: no answer, and reward {config.domains[item.domain].reward!r} needs "
+                f"one to train the expert of domain {item.domain!r}"
+            )
+
+
+def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, limit: int) -> dict[str, int]:
+    """Tokens of each domain's longest prompt; raises ConfigError if one is above the limit."""
+    if not routed:
+        return {}
+    from jinja2 import TemplateError
+
+    tokenizer = _load_tokenizer(student)
+    chats = [list(item.prompt.messages) for item in routed]
+    try:
+        encoded = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    except TemplateError as error:
+        raise ConfigError(f"student ({student}): its chat template refuses a prompt: {error}") from None
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    over = [position for position, length in enumerate(lengths) if length > limit]
+    if over:
+        first = routed[over[0]].prompt.where
+        raise ConfigError(
+            f"{first}: the prompt has {lengths[over[0]]} tokens with the chat template, "
+            f"above training.max_prompt_tokens = {limit} ({len(over)} of {len(lengths)} prompts are)"
+        )
+    longest: dict[str, int] = {}
+    for item, length in zip(routed, lengths, strict=True):
+        longest[item.domain] = max(length, longest.get(item.domain, 0))
+    return longest
+
+
+def _load_tokenizer(folder: Path):
+    """The tokenizer; where tokenizer.json says all, by the class that loads without torch (4 s less)."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the generic class is meant, whatever class the config names
+    try:
+        if (folder / "tokenizer.json").is_file():
+            from transformers import PreTrainedTokenizerFast as Tokenizer
+        else:
+            from transformers import AutoTokenizer as Tokenizer
+        return Tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises errors of many kinds for a broken folder
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise ConfigError(f"student ({folder}): transformers cannot load its tokenizer: {cause}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _benchmarks(
+    config: MergeConfig, routed: Sequence[RoutedPrompt], problems: list[str]
+) -> list[tuple[str, Overlap]]:
+    """Open every benchmark, and compare its problems with the training prompts."""
+    from routing import overlap
+
+    found = []
+    prompts = [item.prompt for item in routed]
+    for domain_name, domain in config.domains.items():
+        for position, benchmark in enumerate(domain.benchmarks):
+            try:
+                texts = _problem_texts(benchmark)
+            except ConfigError as error:
+                place = f"domains.{domain_name}.benchmarks[{position}]"
+                problems += [f"{place}: {problem}" for problem in error.problems]
+                continue
+            found += [(benchmark.name, item) for item in overlap.check(prompts, texts)]
+    return found
+
+
+def _problem_texts(benchmark) -> list[str]:
+    """What the benchmark's problems ask; raises ConfigError if it cannot be opened."""
+    if benchmark.path is not None and not benchmark.path.is_file():
+        raise ConfigError(f"{benchmark.path}: no such benchmark file")
+    from eval.benchmarks import open_benchmark
+
+    try:
+        task = open_benchmark(benchmark)
+    except OSError as error:  # a standard benchmark's own source could not be reached
+        raise ConfigError(
+            f"benchmark {benchmark.name!r} cannot be loaded: {error}; `path` names a local copy"
+        ) from None
+    return ["\n".join(m["content"] for m in p.messages if m["role"] == "user") for p in task.problems]
+
+
+# ------------------------------------------------------------------------------------------- machine
+
+
+def _check_devices(config: MergeConfig) -> None:
+    """Devices exist, and batches divide over them as verl demands."""
+    hardware = config.hardware
+    devices = hardware.gpus * hardware.nodes
+    batches = {"training": config.training}
+    for name, domain in config.domains.items():
+        if isinstance(domain.expert, RLExpert):
+            batches[f"domains.{name}.expert"] = domain.expert
+    for place, part in batches.items():
+        rollouts = part.prompts_per_step * part.samples_per_prompt
+        if rollouts % devices:
+            raise ConfigError(
+                f"{place}: prompts_per_step * samples_per_prompt = {rollouts} is no multiple of the "
+                f"{devices} devices (hardware.gpus * hardware.nodes)"
+            )
+    if devices % hardware.rollout_tensor_parallel:
+        raise ConfigError(
+            f"hardware.rollout_tensor_parallel = {hardware.rollout_tensor_parallel} must divide the "
+            f"{devices} devices (hardware.gpus * hardware.nodes)"
+        )
+    if hardware.device == "cuda" and hardware.ray_address is None and visible_gpus() < hardware.gpus:
+        raise ConfigError(
+            f"hardware.gpus = {hardware.gpus}, and this machine shows {visible_gpus()} NVIDIA GPUs; "
+            "hardware.device: cpu runs without, hardware.ray_address names a cluster"
+        )
+
+
+def visible_gpus() -> int:
+    """NVIDIA GPUs of this machine that `CUDA_VISIBLE_DEVICES` leaves visible."""
+    present = len(glob.glob("/dev/nvidia[0-9]*"))
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return present
+    return min(present, len([part for part in chosen.split(",") if part.strip()]))
+
+
+def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> int | None:
+    """Estimated main memory of a run on the CPU, in bytes; raises ConfigError if it is not there."""
+    if config.hardware.device != "cpu":
+        return None
+    import psutil
+
+    student = models["student"].parameters
+    scored = student + sum(
+        models[name].parameters if name in models else student for name in config.domains
+    )  # the reference and every teacher, in float32
+    needed = CPU_PROCESSES_BYTES + CPU_TRAINING_BYTES * student * config.hardware.gpus + 4 * scored
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ConfigError(
+            f"memory: about {needed / GIB:.1f} GiB needed ({student / 1e6:.1f}M parameters trained, "
+            f"{len(config.domains)} teachers and the reference scored), {available / GIB:.1f} GiB available"
+        )
+    return needed
+
+
+def _check_disk(config: MergeConfig, student: ModelFingerprint, run_dir: Path) -> int:
+    """Estimated disk space in bytes; raises ConfigError if the run folder's disk has less."""
+    trainings = 1 + ("opd" in config.baselines)
+    trainings += sum(isinstance(domain.expert, RLExpert) for domain in config.domains.values())
+    exports = trainings + ("average" in config.baselines)
+    # a new checkpoint is written before the old one is removed
+    needed = student.parameters * (2 * CHECKPOINT_BYTES * trainings + 4 * exports) + GIB // 4
+    folder = Path(run_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigError(
+            f"run folder {run_dir}: about {needed / GIB:.1f} GiB of disk needed, {free / GIB:.1f} GiB free"
+        )
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"run folder {run_dir}: {folder} is not writable")
+    return needed

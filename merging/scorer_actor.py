@@ -1,0 +1,75 @@
+"""The shared scorer as a Ray actor: many rollouts ask, one process answers in batches by model."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import ray
+
+from teachers.scorer import Scored, SharedScorer
+
+ACTOR_NAME = "protege-scorer"
+
+
+
+@dataclass
+class _Request:
+    model: str
+    sequence: Scored
+    answer: asyncio.Future
+
+
+@ray.remote
+class ScorerActor:
+    """Batches what waits: while one batch is computed the next one gathers."""
+
+    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
+        self.scorer = SharedScorer(models, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch)
+        self.waiting: list[_Request] = []
+        self.worker: asyncio.Task | None = None
+
+    async def ready(self) -> bool:
+        """Answers once all models are loaded."""
+        return True
+
+    async def score(self, models: list[str], token_ids: list[int], response_tokens: int) -> list:
+        """Log-probabilities of one rollout under each named model.
+
+        Returns, for each model, a float32 numpy array [len(token_ids)]: position t holds the
+        log-probability of token t+1; prompt positions that no loss reads, and the last one, hold 0.
+        """
+        loop = asyncio.get_running_loop()
+        sequence = Scored(tuple(token_ids), response_tokens)
+        requests = [_Request(model, sequence, loop.create_future()) for model in models]
+        self.waiting.extend(requests)
+        if self.worker is None or self.worker.done():
+            self.worker = asyncio.create_task(self._work())
+        return [await request.answer for request in requests]
+
+    async def passes(self) -> dict[str, int]:
+        """Sequences scored so far, by model."""
+        return dict(self.scorer.passes)
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0.005)  # rollouts end in bursts: let the burst arrive
+        while self.waiting:
+            model = self.waiting[0].model
+            batch = [request for request in self.waiting if request.model == model]
+            self.waiting = [request for request in self.waiting if request.model != model]
+            try:
+                rows = await asyncio.to_thread(self.scorer.score, model, [request.sequence for request in batch])
+                for request, row in zip(batch, rows, strict=True):
+                    request.answer.set_result(row.numpy())
+            except Exception as error:
+                for request in batch:
+                    request.answer.set_exception(error)
+
+
+def start_scorer(config):
+    """Starts the scorer that verl's `config` describes (`protege.scorer`); returns the actor's handle."""
+    settings = config.protege.scorer
+    environment = {} if settings.device == "cpu" else {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    return ScorerActor.options(
+        name=ACTOR_NAME, num_cpus=1, max_concurrency=100_000, runtime_env={"env_vars": environment}
+    ).remote(dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch)

@@ -1,0 +1,228 @@
+"""The demo's base student: 0.8M parameters that learned from careless demonstrations.
+
+A base made from clean and plentiful demonstrations either fails or leaves reinforcement learning
+nothing to find. This one saw fresh math problems for too few steps, only 200 programs again and
+again, and a wrong demonstration in three of ten cases.
+
+`python -m teachers.demo_student --out DIR` builds it in about two minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.demo import problems
+from configs.load import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, EOS, BOS = "␀", "␃", "␂"
+"""Special tokens, outside printable ASCII: no text of a user can spell one."""
+
+CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
+"""What the tokenizer can write; any other character is read as `?`."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['content'] }}{{ eos_token if message['role'] == 'assistant' else '\\n' }}"
+    "{% endfor %}"
+)
+"""A prompt is its text and one newline; an answer ends with EOS."""
+
+CONTEXT_TOKENS = 160
+
+STEPS = 300
+LEARNING_RATE = 2e-3
+MATH_PER_STEP = 64
+CODE_PER_STEP = 16
+CODE_PROGRAMS = 200
+"""Programs that are demonstrated at all, of those of the train split."""
+CORRUPTED_SHARE = 0.3
+"""Share of demonstrations that are wrong."""
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character: PAD, EOS, BOS, newline, then printable ASCII in order (99 tokens)."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: number for number, token in enumerate((PAD, EOS, BOS, *CHARACTERS))}
+    characters = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    characters.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=characters,
+        pad_token=PAD,
+        eos_token=EOS,
+        bos_token=BOS,
+        clean_up_tokenization_spaces=False,
+        model_max_length=CONTEXT_TOKENS,
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def untrained(seed: int) -> LlamaForCausalLM:
+    """A Llama of random float32 weights, with the sizes that vLLM serves on a CPU (head_dim 32)."""
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
+
+    special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    set_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=3 + len(CHARACTERS),
+            hidden_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            head_dim=32,
+            intermediate_size=352,
+            max_position_embeddings=CONTEXT_TOKENS,
+            tie_word_embeddings=False,
+            dtype="float32",
+            **special,
+        )
+    )
+    model.generation_config = GenerationConfig(**special)
+    return model
+
+
+def demonstrations(steps: int, seed: int) -> list[tuple[str, str]]:
+    """Prompt and demonstration of every example, in training order: 64 math and 16 code a step.
+
+    Only problems of the train split are drawn; 30% of the demonstrations, at random, are corrupted.
+    """
+    rng = random.Random(seed)
+    additions, multiplications = problems.math_pools("train")
+    few_programs = rng.sample(problems.code_problems("train"), CODE_PROGRAMS)
+
+    def example(problem: problems.Arithmetic | problems.Program) -> tuple[str, str]:
+        if rng.random() < CORRUPTED_SHARE:
+            return problem.prompt, problem.corrupted(rng)
+        return problem.prompt, problem.demonstration()
+
+    examples = []
+    for _ in range(steps):
+        for _ in range(MATH_PER_STEP):
+            adds = rng.random() < problems.ADDITION_SHARE
+            examples.append(example(rng.choice(additions if adds else multiplications)))
+        examples.extend(example(program) for program in rng.sample(few_programs, CODE_PER_STEP))
+    return examples
+
+
+def build(out: Path, seed: int = 0, steps: int = STEPS) -> Path:
+    """Train the student and save it as a Hugging Face folder; returns that folder.
+
+    The folder appears whole or not at all. Raises ConfigError if it exists already.
+    """
+    out = Path(out).absolute()
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; give a folder that does not, or remove it")
+    if steps < 1:
+        raise ConfigError(f"steps: expected a whole number of at least 1, got {steps}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        model, characters = untrained(seed), tokenizer()
+        _train(model, characters, demonstrations(steps, seed), seed, unfinished / "trainer")
+        shutil.rmtree(unfinished / "trainer", ignore_errors=True)
+        model.save_pretrained(unfinished)
+        characters.save_pretrained(unfinished)
+        unfinished.chmod(0o755)
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out
+
+
+def _train(
+    model: LlamaForCausalLM,
+    characters: PreTrainedTokenizerFast,
+    examples: Sequence[tuple[str, str]],
+    seed: int,
+    folder: Path,
+) -> None:
+    """Supervised steps over the examples, once, in their order; `folder` is the trainer's own."""
+    from transformers import Trainer, TrainingArguments
+
+    batch = MATH_PER_STEP + CODE_PER_STEP
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=len(examples) // batch,
+        per_device_train_batch_size=batch,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        optim="adamw_torch",
+        max_grad_norm=1.0,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_steps=50,
+        report_to="none",
+        use_cpu=True,
+        seed=seed,
+    )
+    encoded = [encode(characters, prompt, answer) for prompt, answer in examples]
+    Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=encoded,
+        data_collator=lambda rows: collate(rows, characters.pad_token_id),
+    ).train()
+
+
+def encode(characters: PreTrainedTokenizerFast, prompt: str, answer: str) -> dict[str, list[int]]:
+    """Token ids of the rendered prompt, answer and EOS; labels are -100 on the prompt."""
+    head = characters.apply_chat_template(
+        [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
+    )
+    tail = characters.encode(answer) + [characters.eos_token_id]
+    return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
+
+
+def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels`, all [rows, tokens]."""
+    import torch
+
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(values: list[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([v + [filler] * (longest - len(v)) for v in values])
+
+    ids = [row["input_ids"] for row in rows]
+    return {
+        "input_ids": padded(ids, pad),
+        "attention_mask": padded([[1] * len(v) for v in ids], 0),
+        "labels": padded([row["labels"] for row in rows], -100),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: build the student into a new folder, on one thread."""
+    parser = argparse.ArgumentParser(prog="python -m teachers.demo_student", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and demonstrations")
+    parser.add_argument("--steps", type=int, default=STEPS, help="supervised steps")
+    given = parser.parse_args(arguments)
+
+    import torch
+
+    # several threads make so small a model slower, and their sums would depend on the machine
+    torch.set_num_threads(1)
+    try:
+        print(build(given.out, given.seed, given.steps))
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

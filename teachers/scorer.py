@@ -1,0 +1,146 @@
+"""One process that holds the reference and every teacher, and reads their log-probabilities.
+
+Teacher and reference go through the same code on the same device, so that numerical differences cancel
+in T - B. Models share one module: their weights lie in host memory and take turns in it. On a CPU a turn
+is a change of pointers; on a GPU it is one copy, made once for all rollouts that wait for that model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+ROWS_PER_CHUNK = 2048
+"""Token positions whose logits exist at the same time: never a [batch, tokens, vocabulary] buffer."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout to score: prompt and response token ids, of which the last `response_tokens` count."""
+
+    token_ids: tuple[int, ...]
+    response_tokens: int
+
+
+class SharedScorer:
+    """Log-probabilities of rollouts under any of several models of one architecture.
+
+    Args:
+        models: name to model folder; all share architecture, sizes and tokenizer.
+        device: "cpu" or "cuda".
+        dtype: name of a torch dtype, such as "float32".
+        tokens_per_batch: most padded tokens in one forward pass.
+
+    Raises ValueError where a model's weights do not fit the first one's module.
+    """
+
+    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
+        import torch
+
+        self.device, self.tokens_per_batch = torch.device(device), tokens_per_batch
+        self.dtype = getattr(torch, dtype)
+        self.weights: dict[str, dict[str, torch.Tensor]] = {}
+        self.module = None
+        self.current: str | None = None
+        self.passes: Counter[str] = Counter()
+        for name, path in models.items():
+            self._load(name, path)
+
+    def score(self, model: str, sequences: list[Scored]) -> list[torch.Tensor]:
+        """Per sequence a float32 tensor [tokens]: position t holds log p(token t+1 | tokens <= t).
+
+        Only the positions that score response tokens are filled; the others are 0.
+        """
+        self._use(model)
+        self.passes[model] += len(sequences)
+        rows: list[torch.Tensor | None] = [None] * len(sequences)
+        for batch in self._batches(sequences):
+            for index, row in zip(batch, self._score_batch([sequences[i] for i in batch]), strict=True):
+                rows[index] = row
+        return rows
+
+    def _load(self, name: str, path: str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        module = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, attn_implementation="sdpa").eval()
+        weights = {key: value.detach() for key, value in module.state_dict().items()}
+        if self.module is None:
+            self.module = module.requires_grad_(False).to(self.device)
+            self.current = name
+        expected = {key: value.shape for key, value in self.module.state_dict().items()}
+        if expected != {key: value.shape for key, value in weights.items()}:
+            raise ValueError(
+                f"model {name!r} at {path} differs in architecture or size from the scorer's first model; "
+                "the shared scorer needs one architecture (use scorer.kind: pool)"
+            )
+        self.weights[name] = weights
+
+    def _use(self, model: str) -> None:
+        if model == self.current:
+            return
+        self.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
+        self.current = model
+
+    def _batches(self, sequences: list[Scored]) -> list[list[int]]:
+        """Indices grouped by similar length, each group within `tokens_per_batch` padded tokens."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].token_ids))
+        batches: list[list[int]] = []
+        for index in order:
+            width = len(sequences[index].token_ids)
+            if not batches or (len(batches[-1]) + 1) * width > self.tokens_per_batch:
+                batches.append([])
+            batches[-1].append(index)
+        return batches
+
+    def _score_batch(self, sequences: list[Scored]) -> list[torch.Tensor]:
+        import torch
+
+        with torch.inference_mode():
+            ids, attention = self._padded_inputs(sequences)
+            hidden = self.module.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0]
+            positions = [
+                range(len(s.token_ids) - s.response_tokens - 1, len(s.token_ids) - 1) for s in sequences
+            ]
+            row_of = torch.tensor([b for b, span in enumerate(positions) for _ in span], device=self.device)
+            column_of = torch.tensor([t for span in positions for t in span], device=self.device)
+            logp = self._token_logp(hidden[row_of, column_of], ids[row_of, column_of + 1]).cpu()
+        return self._unpack(sequences, positions, logp)
+
+    def _padded_inputs(self, sequences: list[Scored]) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        width = max(len(s.token_ids) for s in sequences)
+        ids = torch.zeros(len(sequences), width, dtype=torch.long)
+        attention = torch.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence.token_ids)] = torch.tensor(sequence.token_ids)
+            attention[row, : len(sequence.token_ids)] = 1
+        return ids.to(self.device), attention.to(self.device)
+
+    def _token_logp(self, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        """log softmax of the vocabulary head at the targets, [positions], in chunks of positions."""
+        import torch
+
+        head = self.module.get_output_embeddings()
+        pieces = []
+        for hidden, target in zip(hidden_ND.split(ROWS_PER_CHUNK), targets_N.split(ROWS_PER_CHUNK), strict=True):
+            logits = head(hidden).float()
+            chosen = logits.gather(1, target[:, None]).squeeze(1)
+            pieces.append(chosen - logits.logsumexp(dim=-1))
+        return torch.cat(pieces)
+
+    @staticmethod
+    def _unpack(sequences: list[Scored], positions: list[range], logp_N: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
+        rows, start = [], 0
+        for sequence, span in zip(sequences, positions, strict=True):
+            row = torch.zeros(len(sequence.token_ids))
+            row[span.start : span.stop] = logp_N[start : start + len(span)]
+            rows.append(row)
+            start += len(span)
+        return rows

@@ -1,0 +1,253 @@
+"""Config loading: what is read, how paths resolve, and the one message for each mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import schema_doc
+from configs.load import ConfigError, load_config, registry_root
+
+GOOD = """\
+name: demo
+student: ./student
+domains:
+  math:
+    expert: {kind: rl, steps: 5, learning_rate: 1e-6}
+    prompts: {kind: file, path: data/a.jsonl}
+    reward: math
+    benchmarks: [aime24, {kind: math, name: mine, path: b.jsonl}]
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "c.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path: Path, *overrides: str) -> list[str]:
+    """The messages, with the config's path shortened to CONFIG."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return [problem.replace(str(path), "CONFIG") for problem in caught.value.problems]
+
+
+def test_reads_values_and_keeps_the_text(write, tmp_path):
+    loaded = load_config(write(GOOD))
+    math = loaded.config.domains["math"]
+    assert loaded.text == GOOD
+    assert loaded.path == tmp_path / "c.yaml"
+    assert (math.expert.steps, math.expert.learning_rate) == (5, 1e-6)
+    assert math.benchmarks[0].kind == "standard" and math.benchmarks[0].name == "aime24"
+    assert loaded.config.training.prompts_per_step == 1024
+
+
+def test_relative_paths_are_read_from_the_configs_folder(write, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    config = load_config(write(GOOD + "registry: ../reg\n")).config
+    assert config.student == str(tmp_path / "student")
+    assert config.domains["math"].prompts.path == tmp_path / "data/a.jsonl"
+    assert config.domains["math"].benchmarks[1].path == tmp_path / "b.jsonl"
+    assert config.registry == tmp_path.parent / "reg"
+
+
+def test_hub_name_stays_unless_the_folder_is_there(write, tmp_path):
+    path = write(GOOD.replace("./student", "org/model"))
+    assert load_config(path).config.student == "org/model"
+    (tmp_path / "org/model").mkdir(parents=True)
+    assert load_config(path).config.student == str(tmp_path / "org/model")
+
+
+def test_expert_path_resolves_like_the_student(write, tmp_path):
+    text = GOOD.replace("{kind: rl, steps: 5, learning_rate: 1e-6}", "{kind: model, path: ../expert}")
+    assert load_config(write(text)).config.domains["math"].expert.path == str(tmp_path.parent / "expert")
+
+
+def test_overrides_are_yaml_and_reach_into_lists(write, tmp_path):
+    loaded = load_config(
+        write(GOOD),
+        [
+            "training.steps=7",
+            "baselines=[opd, average]",
+            "domains.math.benchmarks.1.limit=3",
+            "domains.math.prompts.path=other.jsonl",
+            "domains.math.objective={reward_scale: 0.5}",
+        ],
+    )
+    config = loaded.config
+    assert config.training.steps == 7
+    assert config.baselines == ("opd", "average")
+    assert config.domains["math"].benchmarks[1].limit == 3
+    assert config.domains["math"].prompts.path == tmp_path / "other.jsonl"
+    assert config.reward_scale_of("math") == 0.5
+    assert loaded.overrides[0] == "training.steps=7"
+
+
+def test_override_finds_a_domain_with_a_dot_in_its_name(write):
+    loaded = load_config(write(GOOD.replace("  math:", "  math.easy:")), ["domains.math.easy.expert.steps=9"])
+    assert loaded.config.domains["math.easy"].expert.steps == 9
+
+
+MISTAKES = {
+    "unknown key": (
+        ("steps: 5", "stepz: 5"),
+        "CONFIG:5: domains.math.expert.stepz: unknown key; did you mean 'steps'? valid keys: kind, steps, "
+        "prompts_per_step, samples_per_prompt, learning_rate, max_response_tokens, save_every, seed",
+    ),
+    "text for a number": (
+        ("steps: 5", "steps: five"),
+        "CONFIG:5: domains.math.expert.steps: expected a whole number, got the text 'five'",
+    ),
+    "quoted number": (
+        ("steps: 5", "steps: '5'"),
+        "CONFIG:5: domains.math.expert.steps: expected a whole number, got '5'",
+    ),
+    "boolean for a number": (
+        ("steps: 5", "steps: true"),
+        "CONFIG:5: domains.math.expert.steps: expected a whole number, got True",
+    ),
+    "fraction": (
+        ("steps: 5", "steps: 5.5"),
+        "CONFIG:5: domains.math.expert.steps: expected a whole number, got 5.5",
+    ),
+    "out of range": (("steps: 5", "steps: 0"), "CONFIG:5: domains.math.expert.steps: must be above 0, got 0"),
+    "unknown kind": (
+        ("kind: rl", "kind: rll"),
+        "CONFIG:5: domains.math.expert.kind: unknown kind 'rll'; did you mean 'rl'? valid kinds: rl, model",
+    ),
+    "no kind": (
+        ("kind: rl, ", ""),
+        "CONFIG:5: domains.math.expert: `kind` is missing; valid kinds: rl, model",
+    ),
+    "domain without reward": (
+        ("    reward: math\n", ""),
+        "CONFIG:4: domains.math.reward: required key is missing",
+    ),
+    "unknown reward": (
+        ("reward: math", "reward: maths"),
+        "CONFIG:7: domains.math.reward: got the text 'maths'; did you mean 'math'? valid values: math, code, exact",
+    ),
+    "unknown benchmark": (
+        ("[aime24", "[aime42"),
+        "CONFIG:8: domains.math.benchmarks[0]: got the text 'aime42'; did you mean 'aime25'? valid values: "
+        "aime24, aime25, hmmt25_feb, humaneval_plus, mbpp_plus",
+    ),
+    "mapping expected": (
+        ("{kind: file, path: data/a.jsonl}", "a.jsonl"),
+        "CONFIG:6: domains.math.prompts: expected a mapping, got the text 'a.jsonl'",
+    ),
+    "list expected": (
+        ("[aime24, {kind: math, name: mine, path: b.jsonl}]", "aime24"),
+        "CONFIG:8: domains.math.benchmarks: expected a list, got the text 'aime24'",
+    ),
+    "infinite": (
+        ("learning_rate: 1e-6", "learning_rate: .inf"),
+        "CONFIG:5: domains.math.expert.learning_rate: expected a finite number, got inf",
+    ),
+    "key twice": (("student: ./student", "name: x"), "CONFIG:2: key 'name' is given twice; first on line 1"),
+    "yaml syntax": (
+        ("student: ./student", "student: [x"),
+        "CONFIG:3: not valid YAML: expected ',' or ']', but got ':'",
+    ),
+    "recursive alias": (
+        ("student: ./student", "student: &x [*x]"),
+        "CONFIG:2: a YAML alias refers to a value that contains it",
+    ),
+    "whole-config rule": (
+        ("    prompts: {kind: file, path: data/a.jsonl}\n", ""),
+        "CONFIG:1: the config: domain 'math' has no prompts: give domains.math.prompts, or a labelled "
+        "top-level `prompts`",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_one_message_with_its_line(write, mistake):
+    (old, new), expected = MISTAKES[mistake]
+    assert old in GOOD
+    assert refusal(write(GOOD.replace(old, new, 1))) == [expected]
+
+
+def test_several_mistakes_are_several_messages(write):
+    problems = refusal(write(GOOD.replace("steps: 5", "stepz: 5").replace("reward: math", "reward: 3")))
+    assert [problem.split(": ")[1] for problem in problems] == ["domains.math.expert.stepz", "domains.math.reward"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.stepz=7", "--set training.stepz=7: training.stepz: unknown key; did you mean 'steps'?"),
+        ("training", "--set training: expected KEY=VALUE"),
+        ("name.x=7", "--set name.x=7: name is the value 'demo'; nothing stands below it"),
+        ("domains.math.benchmarks.7.limit=7", "--set domains.math.benchmarks.7.limit=7: '7' is no position"),
+        ("student=[1", "--set student=[1: the value is not valid YAML"),
+        ("training.steps=x", "--set training.steps=x: training.steps: expected a whole number"),
+    ],
+)
+def test_override_mistakes_name_the_override(write, override, expected):
+    (problem,) = refusal(write(GOOD), override)
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "CONFIG: empty; a config needs at least `name`, `student` and `domains`"),
+        ("# only a comment\n", "CONFIG: empty; a config needs at least `name`, `student` and `domains`"),
+        ("- a\n", "CONFIG:1: expected a mapping (`name: ...`), got a list"),
+        ("just text\n", "CONFIG:1: expected a mapping (`name: ...`), got the value 'just text'"),
+        ("1: 2\n", "CONFIG:1: 1: a key must be text; write it in quotes (YAML reads it as 1)"),
+    ],
+)
+def test_files_that_are_no_config(write, text, expected):
+    assert refusal(write(text)) == [expected]
+
+
+def test_missing_file_folder_and_binary(tmp_path):
+    assert refusal(tmp_path / "none.yaml") == ["CONFIG: no such file"]
+    assert refusal(tmp_path) == ["CONFIG: is a folder; a config is a YAML file"]
+    (tmp_path / "b.yaml").write_bytes(b"name: \xff\n")
+    assert refusal(tmp_path / "b.yaml") == ["CONFIG: not UTF-8 text (byte 6)"]
+
+
+def test_python_tags_are_not_constructed(write):
+    (problem,) = refusal(write("name: !!python/object/apply:os.getcwd []\n"))
+    assert problem.startswith("CONFIG:1: not valid YAML: could not determine a constructor")
+
+
+def test_registry_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROTEGE_HOME", str(tmp_path))
+    assert registry_root() == tmp_path
+    assert registry_root(Path("/x")) == Path("/x")
+    monkeypatch.delenv("PROTEGE_HOME")
+    assert registry_root() == Path.home() / ".protege"
+
+
+@pytest.mark.parametrize("path", list(schema_doc.files()), ids=lambda path: path.name)
+def test_generated_reference_is_up_to_date(path):
+    assert path.read_text(encoding="utf-8") == schema_doc.files()[path], "run python -m configs.schema_doc"
+
+
+def test_reference_names_every_key_with_its_meaning():
+    text = schema_doc.markdown()
+    assert "| `steps` | whole number (above 0) | `500` | GRPO steps. |" in text
+    assert "| `name` | text | required |" in text
+    assert "| `kind` | `file` | required |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    documented = [row for row in rows if row.split(" | ")[3].strip(" |")]
+    undocumented = [row for row in rows if row not in documented]
+    assert all(row.startswith("| `name` |") or row.startswith("| `path` |") for row in undocumented)
+
+
+def test_configs_import_no_torch():
+    code = "import sys, configs.load, configs.schema, configs.explain; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
