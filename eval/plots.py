@@ -246,9 +246,10 @@ def _label_points(figure, axes, points: Sequence[Point]) -> None:
 
 
 Box = tuple[float, float, float, float]
-LABEL_PLACES = [
-    (dx, dy) for distance in (1, 2, 3) for dy in (distance, -distance) for dx in (1, -1, 0)
-] + [(1, 0), (-1, 0)]
+LABEL_PLACES = [(dx, dy) for distance in (1, 2, 3) for dy in (distance, -distance) for dx in (1, -1, 0)] + [
+    (1, 0),
+    (-1, 0),
+]
 """Where a label may go, in steps right and up from its point, the best first."""
 
 

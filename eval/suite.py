@@ -235,12 +235,11 @@ def _read(place: Path, job: _Job) -> tuple[list[Sample], bool] | None:
     """Samples in `place` if they are those of the job, and whether all of them are graded as now."""
     try:
         sidecar = json.loads(_sidecar(place).read_text())
-        right = sidecar["generation"] == job.generation_key and sidecar["samples"] == _digest_file(place)
+        if sidecar["generation"] != job.generation_key or sidecar["samples"] != _digest_file(place):
+            return None
+        samples = read_samples(place)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not right:
-        return None
-    samples = read_samples(place)
     scored = all(sample.verdict != Verdict.UNSCORED for sample in samples)
     return samples, scored and sidecar["grading"] == job.grading_key
 

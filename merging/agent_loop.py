@@ -9,7 +9,7 @@ import torch
 
 from merging.names import REFERENCE
 from merging.scorer_actor import ACTOR_NAME
-from trainer.agent_loop import LoudAgentLoopManager, LoudAgentLoopWorker
+from trainer.agent_loop import LoudAgentLoopManager, LoudAgentLoopWorker, plain
 
 
 class ScoringAgentLoopWorker(LoudAgentLoopWorker):
@@ -27,7 +27,7 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
     async def _compute_teacher_logprobs(self, output, prompt_ids, response_ids, validate, sample_kwargs=None):
         if validate:
             return
-        teacher, reward_scale = (_python(sample_kwargs[key]) for key in ("teacher", "reward_scale"))
+        teacher, reward_scale = (plain(sample_kwargs[key]) for key in ("teacher", "reward_scale"))
         models = [teacher] if reward_scale == 1.0 else [teacher, REFERENCE]
         score = self._score_shared if self.scorer is not None else self._score_pool
         columns = await score(models, prompt_ids + response_ids, len(response_ids))
@@ -47,8 +47,3 @@ class ScoringAgentLoopManager(LoudAgentLoopManager):
     """verl's manager with the scoring worker."""
 
     worker_class = ScoringAgentLoopWorker
-
-
-def _python(value):
-    """A row's value as a plain Python object: verl hands over 0-d numpy objects."""
-    return value.item() if hasattr(value, "item") else value

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from configs.load import LoadedConfig
+    from teachers.registry import ExpertRecord, Registry
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before anything started, the run failed, interrupted and resumable."""
@@ -198,7 +199,7 @@ def version() -> None:
 # ------------------------------------------------------------------------------------------ experts
 
 
-def _registry(root: Path | None):
+def _registry(root: Path | None) -> Registry:
     from configs.load import registry_root
     from teachers.registry import Registry
 
@@ -206,10 +207,7 @@ def _registry(root: Path | None):
 
 
 @experts.command(name="build")
-def build_experts(
-    config: ConfigPath,
-    overrides: Overrides = None,
-) -> None:
+def build_experts(config: ConfigPath, overrides: Overrides = None) -> None:
     """Build the experts of a config that the registry does not hold yet."""
     loaded = _load(config, overrides)
     from merging.run import build_experts as build
@@ -242,15 +240,13 @@ def show_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
 @experts.command(name="verify")
 def verify_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
     """Check that an expert's files are those that were registered."""
-    _registry(registry).verify(expert)
-    typer.echo(f"{expert}: intact")
+    record = _registry(registry).verify(expert)
+    typer.echo(f"{record.id}: intact")
 
 
-def _expert_line(record: Any) -> str:
-    import dataclasses
-
-    values = dataclasses.asdict(record)
-    return "  ".join(str(value) for value in values.values() if isinstance(value, str | int | float | Path))
+def _expert_line(record: ExpertRecord) -> str:
+    reward = "reward not measured" if record.final_reward is None else f"reward {record.final_reward:.3f}"
+    return f"{record.id}  {record.domain}  {reward}  {record.wall_seconds:.0f} s  {record.created}"
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     memory, disk = None, 0
     if student:
         with _collect(problems):
+            _check_template(student)
             longest = _prompt_tokens(routed, Path(student.path), config.training.max_prompt_tokens)
         with _collect(problems):
             memory = _check_memory(config, fingerprints)
@@ -148,16 +149,15 @@ def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerpr
                 fp.check_compatible(found["student"], model, place)
     if "student" in found:
         with _collect(problems):
-            _check_student(config, found)
+            _check_average(config, found)
     return found
 
 
-def _check_student(config: MergeConfig, models: dict[str, ModelFingerprint]) -> None:
-    student = models["student"]
-    if student.chat_template_sha256 is None:
-        raise ConfigError(f"student ({student.path}): has no chat template, so it cannot be prompted")
+def _check_average(config: MergeConfig, models: dict[str, ModelFingerprint]) -> None:
+    """The mean of weights needs tensors of the same names and shapes."""
     if "average" not in config.baselines:
         return
+    student = models["student"]
     for name, model in models.items():
         known = None not in (student.shapes_sha256, model.shapes_sha256)
         if known and model.shapes_sha256 != student.shapes_sha256:
@@ -178,6 +178,11 @@ def _check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
                 f"{item.prompt.where}: no answer, and reward {config.domains[item.domain].reward!r} needs "
                 f"one to train the expert of domain {item.domain!r}"
             )
+
+
+def _check_template(student: ModelFingerprint) -> None:
+    if student.chat_template_sha256 is None:
+        raise ConfigError(f"student ({student.path}): has no chat template, so it cannot be prompted")
 
 
 def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, limit: int) -> dict[str, int]:

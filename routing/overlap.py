@@ -44,8 +44,8 @@ def check(prompts: Iterable[Prompt], benchmark_problems: Sequence[str]) -> list[
     in_problems: Counter[tuple[str, ...]] = Counter()
     for position, problem in enumerate(benchmark_problems):
         exact.setdefault(_tokens(problem), position)
-        own = dict.fromkeys(_ngrams(problem))
-        in_problems.update(own)
+        own = dict.fromkeys(_ngrams(problem))  # each gram once, in order
+        in_problems.update(own.keys())
         for gram in own:
             grams.setdefault(gram, position)
     telling = {gram: position for gram, position in grams.items() if in_problems[gram] <= COMMON}

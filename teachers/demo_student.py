@@ -167,6 +167,7 @@ def _train(
         remove_unused_columns=False,
         save_strategy="no",
         logging_steps=50,
+        disable_tqdm=True,
         report_to="none",
         use_cpu=True,
         seed=seed,
@@ -185,12 +186,12 @@ def encode(characters: PreTrainedTokenizerFast, prompt: str, answer: str) -> dic
     head = characters.apply_chat_template(
         [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
     )
-    tail = characters.encode(answer) + [characters.eos_token_id]
+    tail = [*characters.encode(answer), characters.eos_token_id]
     return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
 
 
 def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels`, all [rows, tokens]."""
+    """Rows padded on the right to the longest: `input_ids`, `attention_mask`, `labels`, [rows, tokens]."""
     import torch
 
     longest = max(len(row["input_ids"]) for row in rows)

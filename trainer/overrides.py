@@ -42,7 +42,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "trainer.total_training_steps": job.steps,
         "trainer.total_epochs": job.steps,  # never the limit: `steps` is
         "trainer.save_freq": job.save_every,
-        "trainer.max_actor_ckpt_to_keep": 1,
+        "trainer.max_actor_ckpt_to_keep": 2,  # verl deletes before it writes: one must survive a kill
         "trainer.default_local_dir": str(job.checkpoints),
         "trainer.resume_mode": "auto",
         "trainer.val_before_train": False,

@@ -39,10 +39,12 @@ def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str
     return {
         **common,
         "VERL_PLATFORM": "cpu",
+        "RAY_worker_niceness": "0",  # Ray's default is 15, which starves the run beside anything else
         "OMP_NUM_THREADS": "1",  # two threads a process on two shared cores ran 10 times slower than one
         "TORCH_COMPILE_DISABLE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the engine keep its one worker in its own process
     }
 
 

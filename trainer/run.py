@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,9 @@ from trainer.ray_cluster import RayCluster
 from trainer.watch import PartsWatch
 
 POLL_SECONDS = 0.5
+ATTEMPTS = "attempts"
+"""File with the starting time of every attempt, one a line."""
+
 OnStep = Callable[[int, dict[str, float]], None]
 """Called with the step's number and verl's metrics of that step."""
 
@@ -31,6 +35,8 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     if last_checkpoint(job.checkpoints) == job.steps:
         return
     job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / ATTEMPTS).open("a", encoding="utf-8") as file:
+        file.write(f"{time.time()}\n")
     failures_file = job.folder / "failures.jsonl"
     failures_file.unlink(missing_ok=True)
     name = f"{job.name}-{int(time.time() * 1000)}"
@@ -63,6 +69,22 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             steps[row["step"]] = row
     return [steps[step] for step in sorted(steps)]
+
+
+def attempts(folder: Path) -> list[float]:
+    """When each attempt at the job began, in seconds since the epoch."""
+    path = folder / ATTEMPTS
+    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wall_seconds(folder: Path) -> float:
+    """Time that all attempts took so far; a killed one counts until its last step."""
+    begins = attempts(folder)
+    times = [row["time"] for row in read_metrics(folder)]
+    total = time.time() - begins[-1] if begins else 0.0
+    for begin, following in itertools.pairwise(begins):
+        total += max((t - begin for t in times if begin <= t < following), default=0.0)
+    return total
 
 
 def _add(config, key: str, value: Any) -> None:
@@ -117,7 +139,7 @@ class MetricsTail:
         for row in self._new_rows():
             values = {key: value for key, value in row["data"].items() if isinstance(value, int | float)}
             with self.target.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": row["step"], **values}) + "\n")
+                file.write(json.dumps({"step": row["step"], "time": time.time(), **values}) + "\n")
             self.on_step(row["step"], values)
 
     def _new_rows(self) -> Iterator[dict[str, Any]]:

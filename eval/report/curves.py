@@ -89,7 +89,7 @@ def panels(curves: Curves) -> list[Panel]:
     ]
     known = {name for _, _, names in MERGE_PANELS.values() for name in names}
     found += [
-        Panel(f"merge-{_slug(metric)}", _title(metric), "", tuple(_merge_series(merges, metric, (metric,))), main=False)
+        Panel(f"merge-{metric}", _title(metric), "", tuple(_merge_series(merges, metric, (metric,))), False)
         for metric in _other_metrics(merges, known)
     ]
     return [panel for panel in found if panel.series]
@@ -118,7 +118,7 @@ def _merge_series(stages: Curves, key: str, names: Sequence[str]) -> Iterator[Se
 
 
 def is_unscored_reference(series: Series) -> bool:
-    """Whether T - B is exactly 0 throughout: at reward scale 1 the reference is not scored and B repeats T."""
+    """Whether T - B is 0 throughout: at reward scale 1 the reference is not scored and B repeats T."""
     return not any(series.values)
 
 
@@ -145,10 +145,6 @@ def _series(rows, name: str, label: str, stage: str, domain: str | None) -> Seri
     found = [(row.get("step", i), row[name]) for i, row in enumerate(rows, 1) if _finite(row.get(name))]
     steps, values = zip(*found, strict=True)
     return Series(label, stage, domain, steps, values)
-
-
-def _slug(metric: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", metric.lower()).strip("-")
 
 
 def _title(metric: str) -> str:

@@ -170,8 +170,8 @@ def _environment(autoescape: bool):
         keep_trailing_newline=True,
     )
     for function in (
-        wording.percent, wording.points, wording.interval, wording.p_text,
-        wording.score_range, wording.score_text, wording.duration, wording.memory, wording.label, wording.benchmark_label,
+        wording.percent, wording.points, wording.interval, wording.p_text, wording.score_range,
+        wording.score_text, wording.duration, wording.memory, wording.label, wording.benchmark_label,
         clip, number, unbroken, md, md_code,
     ):  # fmt: skip
         environment.filters[function.__name__] = function
@@ -251,7 +251,7 @@ def clip(text: str) -> str:
 
 def unbroken(sentence: str) -> str:
     """A sentence in which no line ends within `n = 250`."""
-    return sentence.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return re.sub(r" ([=<]) ", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", sentence)
 
 
 def md(text: str) -> str:
@@ -263,5 +263,3 @@ def md_code(text: str, info: str = "text") -> str:
     """Text as a fenced block; the fence is longer than any run of backticks within."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}{info}\n{text.rstrip()}\n{fence}"
-
-

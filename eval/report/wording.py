@@ -94,9 +94,14 @@ def memory(size: int | None) -> str:
 
 def label(model: ModelInfo) -> str:
     """A model in running text: `teacher math`, `baseline average`, `the base`."""
-    if model.role in ("base", "student"):
-        return f"the {model.role}"
-    return model.name if model.name.lower().startswith(model.role) else f"{model.role} {model.name}"
+    return label_of(model.name, model.role)
+
+
+def label_of(name: str, role: str) -> str:
+    """As `label`, from the model's name and role."""
+    if role in ("base", "student"):
+        return f"the {role}"
+    return name if name.lower().startswith(role) else f"{role} {name}"
 
 
 def benchmark_label(info: BenchmarkInfo) -> str:

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from eval.records import Completion, Problem
 
 from eval.generate import PROJECT, Generator
+from eval.records import Completion, Problem
 
 pytestmark = pytest.mark.e2e
 
 CONTEXT = 96
 PROBLEMS = [
-    Problem(f"p{i}", [{"role": "user", "content": f"Math: {i * 37 % 99}+{i * 11 % 97}"}], None) for i in range(12)
+    Problem(f"p{i}", ({"role": "user", "content": f"Math: {i * 37 % 99}+{i * 11 % 97}"},), None)
+    for i in range(12)
 ]
 
 
@@ -149,7 +150,7 @@ def test_another_architecture_gets_an_engine_of_its_own(generator: Generator, mo
 
 
 def test_answers_end_at_the_context(generator: Generator, models: Path) -> None:
-    problem = Problem("long", [{"role": "user", "content": "x" * (CONTEXT - 6)}], None)
+    problem = Problem("long", ({"role": "user", "content": "x" * (CONTEXT - 6)},), None)
     [answer] = generator.generate(models / "wide", [problem], "greedy", 1, 1.0, 42, 24)["long"]
     # 90 characters and the template's newline leave room for 5 tokens.
     assert answer.tokens == 5 and not answer.finished
@@ -159,7 +160,7 @@ def test_a_killed_worker_is_a_clean_error(generator: Generator, models: Path) ->
     greedy(generator, models / "wide")
     [pid] = worker_pids(generator)
     started = time.monotonic()
-    with pytest.raises(RuntimeError, match="exit status -9 .* while serving|exit status -9"):
+    with pytest.raises(RuntimeError, match="exit status -9"):
         generator.generate(
             models / "wide", PROBLEMS, "sampled", 50, 1.0, 1, 64, lambda _done: os.kill(pid, signal.SIGKILL)
         )
@@ -168,7 +169,7 @@ def test_a_killed_worker_is_a_clean_error(generator: Generator, models: Path) ->
 
 
 def test_a_prompt_without_room_for_an_answer_is_named(generator: Generator, models: Path) -> None:
-    problem = Problem("endless", [{"role": "user", "content": "x" * CONTEXT}], None)
+    problem = Problem("endless", ({"role": "user", "content": "x" * CONTEXT},), None)
     with pytest.raises(RuntimeError, match=r"'endless' has 97 prompt tokens"):
         generator.generate(models / "a", [problem], "greedy", 1, 1.0, 42, 24)
 
@@ -187,7 +188,10 @@ def test_a_worker_ends_with_its_killed_parent(tmp_path: Path) -> None:
         """
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)}
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     pid = int(parent.stdout.readline())
     assert psutil.pid_exists(pid)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval.records import Completion, Grade, Problem, Sample, Verdict
 
 from configs.schema import Evaluation, Hardware, MathBenchmark
 from eval import suite
 from eval.benchmarks import BenchmarkTask
+from eval.records import Completion, Grade, Problem, Sample, Verdict
 
 
 class Bench:
@@ -34,7 +34,7 @@ class Bench:
         self.verdict: Verdict | Exception = Verdict.PASS
         self.before_grading: Callable[[str], None] = lambda name: None
         self.problems = [
-            Problem(f"p{i}", [{"role": "user", "content": f"question {i}"}], str(i)) for i in range(3)
+            Problem(f"p{i}", ({"role": "user", "content": f"question {i}"},), str(i)) for i in range(3)
         ]
         self.generated = self.graded = 0
         self.generators: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs import schema_doc
 from configs.load import ConfigError, load_config, registry_root
@@ -96,6 +97,12 @@ def test_override_finds_a_domain_with_a_dot_in_its_name(write):
     assert loaded.config.domains["math.easy"].expert.steps == 9
 
 
+def test_a_resolved_config_written_as_yaml_loads_as_itself(write):
+    config = load_config(write(GOOD), ["training.learning_rate=3e-7"]).config
+    text = yaml.safe_dump(config.model_dump(mode="json"))
+    assert load_config(write(text)).config == config
+
+
 MISTAKES = {
     "unknown key": (
         ("steps: 5", "stepz: 5"),
@@ -133,7 +140,8 @@ MISTAKES = {
     ),
     "unknown reward": (
         ("reward: math", "reward: maths"),
-        "CONFIG:7: domains.math.reward: got the text 'maths'; did you mean 'math'? valid values: math, code, exact",
+        "CONFIG:7: domains.math.reward: got the text 'maths'; did you mean 'math'? valid values: math, "
+        "code, exact",
     ),
     "unknown benchmark": (
         ("[aime24", "[aime42"),
@@ -178,7 +186,8 @@ def test_each_mistake_is_one_message_with_its_line(write, mistake):
 
 def test_several_mistakes_are_several_messages(write):
     problems = refusal(write(GOOD.replace("steps: 5", "stepz: 5").replace("reward: math", "reward: 3")))
-    assert [problem.split(": ")[1] for problem in problems] == ["domains.math.expert.stepz", "domains.math.reward"]
+    places = [problem.split(": ")[1] for problem in problems]
+    assert places == ["domains.math.expert.stepz", "domains.math.reward"]
 
 
 @pytest.mark.parametrize(

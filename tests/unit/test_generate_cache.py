@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from eval.records import Verdict, read_samples
 
 from configs.schema import Hardware
 from eval import suite
+from eval.records import Verdict, read_samples
 from tests.unit.suite_fakes import Bench
 
 

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from eval.records import Completion, Problem
 
 from eval import generate
 from eval.generate import Generator, sample_seed, worker_environment
 from eval.generation_worker import Settings, engine_key
+from eval.records import Completion, Problem
 
 FAKE_WORKER = textwrap.dedent(
     """
@@ -67,7 +67,7 @@ def generator(fake_worker: None, tmp_path: Path):
 
 
 def problems(count: int) -> list[Problem]:
-    return [Problem(f"p{i}", [{"role": "user", "content": f"question {i}"}], None) for i in range(count)]
+    return [Problem(f"p{i}", ({"role": "user", "content": f"question {i}"},), None) for i in range(count)]
 
 
 def ask(generator: Generator, model: str, count: int = 3, mode: str = "sampled", n: int = 2, **options):

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from eval.records import Verdict, read_samples
 
 from configs.load import ConfigError
 from configs.schema import Hardware
 from eval import suite
+from eval.records import Verdict, read_samples
 from eval.suite import ModelUnderTest, model_digest, resolve_model
 from tests.unit.suite_fakes import Bench
 
@@ -32,7 +32,7 @@ def test_samples_hold_greedy_then_sampled_answers_of_each_problem(bench: Bench) 
     assert last.completion == "sampled p2 #1 T=1.0 seed=42"
     assert (last.tokens, last.finished) == (15, False)
     assert (last.verdict, last.detail, last.benchmark) == (Verdict.PASS, "expected 2", "bench")
-    assert last.prompt == [{"role": "user", "content": "question 2"}]
+    assert last.prompt == ({"role": "user", "content": "question 2"},)
     assert read_samples(bench.samples / "m" / "bench.jsonl") == samples
 
 

@@ -1,0 +1,64 @@
+"""The experts stage: every declared expert is found in the registry, built, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from configs.load import registry_root
+from configs.schema import RLExpert
+from merging.preflight import Preflight
+from merging.progress import bar, say
+from merging.run_folder import RunFolder
+from teachers.build import ExpertOrder, build_expert, find_expert
+from teachers.registry import ExpertRecord, Registry
+from trainer.run import last_checkpoint
+
+if TYPE_CHECKING:
+    from merging.run import _Cluster
+
+
+def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
+    """What has to be had for each domain whose expert is RL-built."""
+    return {
+        name: ExpertOrder(
+            name, folder_config, domain.expert, tuple(item for item in found.routed if item.domain == name)
+        )
+        for name, domain in folder_config.domains.items()
+        if isinstance(domain.expert, RLExpert)
+    }
+
+
+def build_or_find(
+    folder: RunFolder, found: Preflight, cluster: _Cluster
+) -> Iterator[tuple[str, ExpertRecord | None]]:
+    """Yields (domain, record); the record is None for the user's own model."""
+    registry = Registry(registry_root(folder.config.registry))
+    ordered = orders(folder.config, found)
+    for domain in folder.config.domains:
+        if domain not in ordered:
+            yield domain, None
+            continue
+        record = find_expert(registry, ordered[domain])
+        if record is not None:
+            say(f"expert {domain}: found in the registry ({record.id})")
+        else:
+            record = _build(folder, registry, ordered[domain], cluster)
+        yield domain, record
+
+
+def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: _Cluster) -> ExpertRecord:
+    from teachers.build import REWARD_METRIC
+    from teachers.registry import expert_id
+
+    work = registry.root / "building" / expert_id(order.identity()) / "checkpoints"
+    with (
+        folder.measured.stage(f"expert {order.domain}"),
+        bar(f"expert {order.domain} (GRPO)", order.recipe.steps, last_checkpoint(work)) as shown,
+    ):
+
+        def on_step(step: int, raw: dict[str, float]) -> None:
+            reward, length = raw.get(REWARD_METRIC, float("nan")), raw.get("response_length/mean", float("nan"))
+            shown.update(step, f"reward {reward:.3f}, {length:.0f} tokens")
+
+        return build_expert(registry, order, cluster, on_step)

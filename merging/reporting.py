@@ -1,0 +1,108 @@
+"""From a run's records to its report, model card and manifest."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.load import registry_root
+from teachers.build import read_learning_curve
+from teachers.fingerprint import fingerprint
+from teachers.provenance import versions
+from teachers.registry import Registry, record_json
+from trainer.files import write_json
+
+if TYPE_CHECKING:
+    from merging.run import Teacher
+    from merging.run_folder import RunFolder
+
+
+def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
+    """Writes `report.{md,html,json}`, the student's model card, and `manifest.json` last."""
+    from eval.model_card import write_model_card
+    from eval.report.data import build, from_samples
+    from eval.report.render import write_report
+
+    config = folder.config
+    with folder.measured.stage("report"):
+        evaluation = from_samples(samples, folder.models(teachers), _benchmarks(folder), config.evaluation.seed)
+        text = (folder.path / "config.yaml").read_text(encoding="utf-8")
+        data = build(
+            run=config.name,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            config_yaml=text,
+            evaluation=evaluation,
+            objective={domain: config.reward_scale_of(domain) for domain in config.domains},
+            routing=folder.counts()["rows"],
+            curves=_curves(folder, teachers),
+            wall_seconds=folder.measured.wall_seconds,
+            peak_memory_bytes=folder.measured.peak_memory_bytes or None,
+            provenance=_provenance(folder, teachers),
+            notes=_notes(folder),
+        )
+        files = write_report(data, folder.path)
+        write_model_card(folder.student, json.loads(files["json"].read_text(encoding="utf-8")), text)
+    write_json(folder.path / "manifest.json", _manifest(folder, teachers))
+    return files["html"]
+
+
+def _benchmarks(folder: RunFolder) -> list:
+    """Every benchmark in every measured mode, with its source and its harness's ceiling."""
+    from eval.benchmarks import open_benchmark
+    from eval.report.data import BenchmarkInfo, benchmark_key
+
+    modes = ["sampled", *(["greedy"] if folder.config.evaluation.greedy else [])]
+    infos = []
+    for domain, declared in folder.config.domains.items():
+        for benchmark in declared.benchmarks:
+            task = open_benchmark(benchmark)
+            infos += [BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source) for mode in modes]
+    return infos
+
+
+def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[str, float]]]:
+    registry = Registry(registry_root(folder.config.registry))
+    curves = {}
+    for teacher in teachers:
+        if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
+            curves[f"expert {teacher.domain}"] = read_learning_curve(record)
+    curves["merge"] = folder.read_metrics("merge")
+    if "opd" in folder.config.baselines:
+        curves["baseline opd"] = folder.read_metrics("opd")
+    return curves
+
+
+def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
+    config = folder.config
+    found = dict(versions())
+    found["base student weights"] = fingerprint(config.student).weights_sha256
+    for teacher in teachers:
+        built = f" (registry {teacher.record_id})" if teacher.record_id else " (given)"
+        found[f"teacher {teacher.domain} weights"] = teacher.weights_sha256 + built
+    found["student weights"] = fingerprint(folder.student).weights_sha256
+    found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"
+    found["system"] = platform.platform()
+    return found
+
+
+def _notes(folder: RunFolder) -> list[str]:
+    dropped = folder.counts()["duplicates_dropped"]
+    return [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
+
+
+def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
+    """What the run was and made; its presence says that the run is complete."""
+    registry = Registry(registry_root(folder.config.registry))
+    records = [registry.find(t.record_id) for t in teachers if t.record_id is not None]
+    return {
+        "run": folder.config.name,
+        "complete": True,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "provenance": _provenance(folder, teachers),
+        "experts": [record_json(record) for record in records if record is not None],
+        "wall_seconds": folder.measured.wall_seconds,
+        "peak_memory_bytes": folder.measured.peak_memory_bytes,
+    }

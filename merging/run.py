@@ -1,0 +1,257 @@
+"""One merge from its config to its report. Every stage is found done, continued, or run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.load import ConfigError, LoadedConfig, load_config, registry_root
+from configs.schema import ModelExpert
+from merging.lock import RunLock
+from merging.preflight import Preflight, preflight
+from merging.progress import bar, merge_text, say
+from merging.run_folder import RunFolder
+from routing.routers import RoutedPrompt
+
+STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The expert of one domain, wherever it comes from."""
+
+    domain: str
+    model_path: str
+    weights_sha256: str
+    record_id: str | None
+    """Its id in the registry; None for the user's own model."""
+
+
+def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
+    """Runs, or continues, everything; returns the path of `report.html`.
+
+    Raises ConfigError before anything starts, and RunFailed if a started part fails.
+    """
+    found = preflight(loaded, run_dir)
+    with RunLock(run_dir):
+        folder = RunFolder.open(run_dir, loaded)
+        for note in found.notes:
+            say(f"note: {note}")
+        with folder.measured.watching_memory(), _Cluster(folder) as cluster:
+            teachers = _experts(folder, found, cluster)
+            _prompts(folder, found)
+            _train_student(folder, teachers, cluster)
+            _train_baselines(folder, teachers, cluster)
+            cluster.close()  # evaluation wants the memory
+            samples = _evaluate(folder, teachers)
+        return _report(folder, teachers, samples)
+
+
+def build_experts(loaded: LoadedConfig) -> list:
+    """Builds the config's experts that the registry does not hold yet; returns all their records."""
+    from merging.experts import build_or_find
+
+    scratch = registry_root(loaded.config.registry) / "runs" / loaded.config.name
+    found = preflight(loaded, scratch)
+    with RunLock(scratch):
+        folder = RunFolder.open(scratch, loaded)
+        with _Cluster(folder) as cluster:
+            return [record for _, record in build_or_find(folder, found, cluster) if record is not None]
+
+
+def evaluate_run(run_dir: Path) -> Path:
+    """Evaluates a finished training again (unchanged results are reused) and writes the report."""
+    loaded = _loaded_of(run_dir)
+    found = preflight(loaded, run_dir)
+    with RunLock(run_dir):
+        folder = RunFolder.open(run_dir, loaded)
+        teachers = _experts(folder, found, _NoCluster())
+        if not folder.student.exists():
+            raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
+        return _report(folder, teachers, _evaluate(folder, teachers))
+
+
+def report_run(run_dir: Path) -> Path:
+    """Writes a run's report again from its records; nothing is generated."""
+    return evaluate_run(run_dir)
+
+
+# ------------------------------------------------------------------------------------------- stages
+
+
+def _experts(folder: RunFolder, found: Preflight, cluster: _Cluster) -> list[Teacher]:
+    from merging.experts import build_or_find
+    from teachers.fingerprint import fingerprint
+
+    teachers = []
+    for domain, record in build_or_find(folder, found, cluster):
+        expert = folder.config.domains[domain].expert
+        if record is not None:
+            teachers.append(Teacher(domain, record.model_path, record.weights_sha256, record.id))
+        else:
+            assert isinstance(expert, ModelExpert)
+            teachers.append(Teacher(domain, expert.path, fingerprint(expert.path).weights_sha256, None))
+    return teachers
+
+
+def _prompts(folder: RunFolder, found: Preflight) -> None:
+    """Writes the training file: the rows of all steps, in order, each with its teacher."""
+    from routing.dataset import write_parquet
+
+    config = folder.config
+    if folder.prompts_file.exists():
+        return
+    with folder.measured.stage("prompts"):
+        rows = scheduled(folder, found.routed)
+        rewards = {name: domain.reward for name, domain in config.domains.items()}
+        scales = {name: config.reward_scale_of(name) for name in config.domains}
+        folder.write_counts(rows, found)
+        write_parquet(rows, folder.prompts_file, rewards, scales)
+        write_parquet(rows, folder.opd_prompts_file, rewards, dict.fromkeys(scales, 1.0))
+
+
+def scheduled(folder: RunFolder, routed: list[RoutedPrompt]) -> list[RoutedPrompt]:
+    """All rows of the merge in reading order."""
+    from routing.mix import balance, schedule
+
+    config = folder.config
+    kept = balance(routed, config.training.seed) if config.routing.balance else routed
+    return schedule(kept, config.training.steps, config.training.prompts_per_step, config.training.seed)
+
+
+def _train_student(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
+    if folder.student.exists():
+        say("merge: found done")
+        return
+    with folder.measured.stage("merge"):
+        _distil(folder, teachers, cluster, "merge", folder.prompts_file, folder.train, folder.student)
+
+
+def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
+    from merging.weights import average
+
+    for name in folder.config.baselines:
+        target = folder.baseline(name)
+        if target.exists():
+            continue
+        with folder.measured.stage(f"baseline {name}"):
+            if name == "average":
+                average([Path(teacher.model_path) for teacher in teachers], target)
+            else:
+                _distil(folder, teachers, cluster, name, folder.opd_prompts_file, folder.path / name, target)
+
+
+def _distil(
+    folder: RunFolder, teachers: list[Teacher], cluster: _Cluster, name: str, prompts: Path, work: Path, target: Path
+) -> None:
+    """Trains from the base student on `prompts`, and exports the result to `target`."""
+    from merging.exopd import merge_job
+    from merging.metrics import step_metrics
+    from trainer.export import export
+    from trainer.run import last_checkpoint, read_metrics, train
+
+    config = folder.config
+    job = merge_job(config, name, {t.domain: t.model_path for t in teachers}, prompts, work)
+    scales = {domain: 1.0 if name == "opd" else config.reward_scale_of(domain) for domain in config.domains}
+    done = last_checkpoint(job.checkpoints)
+    with bar(f"{name} (lambda {_scales_text(scales)})", job.steps, done) as shown:
+        train(job, cluster(), lambda step, raw: shown.update(step, merge_text(step_metrics(step, raw, scales))))
+    lines = [step_metrics(row["step"], row, scales) for row in read_metrics(work)]
+    folder.write_metrics(name, lines)
+    export(job.checkpoints, job.steps, Path(config.student), target)
+
+
+def _scales_text(scales: dict[str, float]) -> str:
+    values = set(scales.values())
+    return f"{values.pop():g}" if len(values) == 1 else ", ".join(f"{d} {v:g}" for d, v in scales.items())
+
+
+def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
+    from eval.suite import evaluate
+    from trainer.errors import RunFailed
+
+    config = folder.config
+    benchmarks = [(name, item) for name, domain in config.domains.items() for item in domain.benchmarks]
+    models = folder.models(teachers)
+    with folder.measured.stage("evaluation"), bar("evaluation", len(models) * len(benchmarks)) as shown:
+        ids = [(model.name, item.name) for model in models for _, item in benchmarks]
+
+        def progress(model: str, benchmark: str, done: int, total: int) -> None:
+            shown.update(ids.index((model, benchmark)) + (done >= total), f"{model} on {benchmark}: {done}/{total}")
+
+        try:
+            return evaluate(
+                models,
+                benchmarks,
+                config.evaluation,
+                config.evaluation_tokens(),
+                config.hardware,
+                folder.samples,
+                progress,
+                cache_dir=registry_root(config.registry) / "samples",
+            )
+        except RuntimeError as error:
+            raise RunFailed(f"evaluation stopped: {error}") from error
+
+
+def _report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
+    from merging.reporting import write
+
+    path = write(folder, teachers, samples)
+    for line in (folder.path / "report.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("- ") and "teacher" in line:
+            say(line)
+    say(f"report: {path}")
+    return path
+
+
+# ------------------------------------------------------------------------------------------ cluster
+
+
+class _Cluster:
+    """Ray, started when the first stage needs it and kept until the last one that does."""
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self.context: AbstractContextManager | None = None
+        self.cluster = None
+
+    def __enter__(self) -> _Cluster:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __call__(self):
+        if self.cluster is None:
+            from merging.exopd import logical_gpus
+            from trainer.ray_cluster import ray_cluster
+
+            config = self.folder.config
+            self.context = ray_cluster(config.hardware, self.folder.path / "verl_metrics", logical_gpus(config))
+            self.cluster = self.context.__enter__()
+        return self.cluster
+
+    def close(self) -> None:
+        """Ends Ray and every process that it started."""
+        if self.context is not None:
+            context, self.context, self.cluster = self.context, None, None
+            context.__exit__(None, None, None)
+
+
+class _NoCluster(_Cluster):
+    """For commands that train nothing: what is missing is refused."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self):
+        raise ConfigError("an expert of this run is not built; `protege merge` builds it")
+
+    def close(self) -> None:
+        pass
+
+
+def _loaded_of(run_dir: Path) -> LoadedConfig:
+    return load_config(run_dir / "config.resolved.yaml")

@@ -1,0 +1,147 @@
+"""A run's folder: what lies where, and whether it belongs to this config."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from configs.load import ConfigError, LoadedConfig
+from configs.schema import MergeConfig
+from merging.measure import Measured
+from trainer.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from eval.suite import ModelUnderTest
+    from merging.preflight import Preflight
+    from merging.run import Teacher
+    from routing.routers import RoutedPrompt
+
+RESOLVED = "config.resolved.yaml"
+LATER_SECTIONS = ("evaluation", "baselines", "hardware", "registry")
+"""Sections that may change between two runs of one folder: no trained weight depends on them."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; paths are absolute."""
+
+    path: Path
+    config: MergeConfig
+    measured: Measured
+
+    @classmethod
+    def open(cls, path: Path, loaded: LoadedConfig) -> RunFolder:
+        """Creates the folder, or continues it; raises ConfigError if it holds another merge."""
+        resolved = _plain(loaded.config)
+        stored = path / RESOLVED
+        if stored.exists():
+            _refuse_other_merge(path, yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
+        write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
+        write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        return cls(path, loaded.config, Measured(path))
+
+    @property
+    def prompts_file(self) -> Path:
+        """The merge's training rows."""
+        return self.path / "prompts" / "train.parquet"
+
+    @property
+    def opd_prompts_file(self) -> Path:
+        """The same rows at lambda 1."""
+        return self.path / "prompts" / "train.opd.parquet"
+
+    @property
+    def train(self) -> Path:
+        """verl's checkpoints and raw metrics of the merge."""
+        return self.path / "train"
+
+    @property
+    def student(self) -> Path:
+        """The merged model."""
+        return self.path / "student"
+
+    @property
+    def samples(self) -> Path:
+        """Every answer and verdict of the evaluation."""
+        return self.path / "samples"
+
+    def baseline(self, name: str) -> Path:
+        """A baseline's model."""
+        return self.path / "baselines" / name
+
+    def models(self, teachers: list[Teacher]) -> list[ModelUnderTest]:
+        """Everything that is evaluated: base, teachers, student, baselines."""
+        from eval.suite import ModelUnderTest
+
+        names = self.teacher_names()
+        return [
+            ModelUnderTest("base", self.config.student, "base"),
+            *(ModelUnderTest(names[t.domain], t.model_path, "teacher", t.domain) for t in teachers),
+            ModelUnderTest("student", self.student, "student"),
+            *(ModelUnderTest(name, self.baseline(name), "baseline") for name in self.config.baselines),
+        ]
+
+    def teacher_names(self) -> dict[str, str]:
+        """Name of each domain's teacher in samples and report."""
+        return {domain: f"{domain}-teacher" for domain in self.config.domains}
+
+    def write_counts(self, rows: list[RoutedPrompt], found: Preflight) -> None:
+        """Keeps how many prompts were found and how many rows each domain trains on."""
+        counts = {
+            "prompts": found.counts(),
+            "rows": dict(Counter(row.domain for row in rows)),
+            "duplicates_dropped": found.duplicates,
+        }
+        write_json(self.path / "prompts" / "counts.json", counts)
+
+    def counts(self) -> dict[str, Any]:
+        """What `write_counts` kept."""
+        return json.loads((self.path / "prompts" / "counts.json").read_text(encoding="utf-8"))
+
+    def write_metrics(self, name: str, lines: list[dict[str, float]]) -> None:
+        """Keeps one line a step: `metrics.jsonl` for the merge, `metrics.<name>.jsonl` for a baseline."""
+        write_text(self._metrics_file(name), "".join(json.dumps(line) + "\n" for line in lines))
+
+    def read_metrics(self, name: str) -> list[dict[str, float]]:
+        """What `write_metrics` kept; empty where nothing was."""
+        path = self._metrics_file(name)
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _metrics_file(self, name: str) -> Path:
+        return self.path / ("metrics.jsonl" if name == "merge" else f"metrics.{name}.jsonl")
+
+
+def _plain(config: MergeConfig) -> dict[str, Any]:
+    return json.loads(config.model_dump_json())
+
+
+def _overrides_note(loaded: LoadedConfig) -> str:
+    """The command line's overrides, as comments under the verbatim file."""
+    if not loaded.overrides:
+        return ""
+    return "\n# laid over by --set:\n" + "".join(f"#   {override}\n" for override in loaded.overrides)
+
+
+def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any]) -> None:
+    differing = [key for key in new if key not in LATER_SECTIONS and not _same(key, stored.get(key), new[key])]
+    if differing:
+        raise ConfigError(
+            f"run folder {path}: holds another merge (differs in: {', '.join(differing)}); "
+            "choose another --run-dir, or delete the folder"
+        )
+
+
+def _same(key: str, stored: Any, new: Any) -> bool:
+    """Benchmarks of a domain may change: they are evaluation."""
+    if key == "domains" and isinstance(stored, dict):
+        return _without_benchmarks(stored) == _without_benchmarks(new)
+    return stored == new
+
+
+def _without_benchmarks(domains: dict[str, Any]) -> dict[str, Any]:
+    return {name: {k: v for k, v in domain.items() if k != "benchmarks"} for name, domain in domains.items()}

@@ -1,0 +1,422 @@
+"""The command line: exit codes, one message a problem, no traceback, and a fast --help."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from merging import doctor
+from merging.cli import app
+from tests.unit.tiny_model import config_dict, sum_rows, write_config, write_json, write_jsonl, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_dict(tmp_path)
+
+
+def protege(*arguments: object) -> SimpleNamespace:
+    """The real app in this process; `errors` are stderr's lines."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return SimpleNamespace(
+        code=result.exit_code, out=result.stdout, err=result.stderr, errors=result.stderr.splitlines()
+    )
+
+
+def refused(config, folder: Path, *arguments: object) -> str:
+    """The one message with which `check` refuses a config."""
+    result = protege("check", write_config(folder, config), *arguments)
+    assert result.code == 2, result.out + result.err
+    assert "Traceback" not in result.err and result.out == ""
+    (message,) = result.errors
+    assert message.startswith("error: ")
+    return message.removeprefix("error: ")
+
+
+def subprocess_protege(*arguments: object, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "merging.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **settings)
+
+
+# ------------------------------------------------------------------------------------- what works
+
+
+def test_check_of_a_good_config(config, tmp_path):
+    result = protege("check", write_config(tmp_path, config))
+    assert (result.code, result.err) == (0, "")
+    assert "model    student: LlamaForCausalLM, 396 parameters, context 64" in result.out
+    assert "prompts  code: 6, longest 7 tokens" in result.out
+    assert result.out.endswith("demo: ready\n")
+
+
+def test_route_shows_counts_and_examples(config, tmp_path):
+    write_jsonl(tmp_path / "math.jsonl", sum_rows(9))
+    result = protege("route", write_config(tmp_path, config), "--examples", 1)
+    assert result.out.splitlines() == [
+        "math: 9 prompts, 6 used, lambda 1.25",
+        "  row 1 (row of domains.math.prompts): 0+1",
+        "code: 6 prompts, 6 used, lambda 1.25",
+        "  row 1 (row of domains.code.prompts): def f0",
+        "0 duplicate prompts dropped",
+    ]
+
+
+def test_set_overrides(config, tmp_path):
+    path = write_config(tmp_path, config)
+    result = protege("route", path, "--set", "routing.balance=false", "--set", "objective.reward_scale=2")
+    assert "math: 6 prompts, 6 used, lambda 2" in result.out
+
+
+def test_version():
+    result = protege("version")
+    assert result.code == 0 and result.out.startswith("protege 0.")
+
+
+def test_help_names_every_command():
+    out = protege("--help").out
+    for command in ("check", "doctor", "route", "merge", "eval", "report", "experts", "version"):
+        assert f"\n  {command} " in out
+
+
+def test_help_is_fast():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert subprocess_protege("--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    print(f"protege --help: {min(seconds):.2f} s")
+    assert min(seconds) < 1.0
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom merging.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = 'torch transformers vllm verl ray datasets evalplus matplotlib numpy pydantic'.split()\n"
+        "print(sorted(set(heavy) & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ended.stderr.strip() == "[]"
+
+
+# ----------------------------------------------------------------------------------- what is refused
+
+
+def test_unknown_key(config, tmp_path):
+    config["training"]["stepz"] = 5
+    message = refused(config, tmp_path)
+    assert "config.yaml:" in message
+    assert ": training.stepz: unknown key; did you mean 'steps'? valid keys: steps, prompts_per" in message
+
+
+def test_wrong_type(config, tmp_path):
+    config["training"]["steps"] = "many"
+    assert refused(config, tmp_path).endswith("training.steps: expected a whole number, got the text 'many'")
+
+
+def test_domain_without_reward(config, tmp_path):
+    del config["domains"]["math"]["reward"]
+    assert refused(config, tmp_path).endswith("domains.math.reward: required key is missing")
+
+
+def test_missing_dataset_column(config, tmp_path):
+    config["domains"]["math"]["prompts"]["columns"] = {"prompt": "question"}
+    message = refused(config, tmp_path)
+    assert message == f"{tmp_path}/math.jsonl, row 1: no column 'question'; columns there: prompt, answer"
+
+
+def labelled(config, tmp_path, rows):
+    """Move all prompts into one labelled top-level file."""
+    write_jsonl(tmp_path / "all.jsonl", [*sum_rows(3, domain="math"), {"prompt": "f", "answer": "", **rows}])
+    config["prompts"] = {"kind": "file", "path": "all.jsonl"}
+    for domain in config["domains"].values():
+        del domain["prompts"]
+    return config
+
+
+def test_unknown_label(config, tmp_path):
+    message = refused(labelled(config, tmp_path, {"domain": "cod"}), tmp_path)
+    assert message == (
+        f"{tmp_path}/all.jsonl, row 4: label 'cod' (column 'domain') names no domain; did you mean 'code'? "
+        "valid labels: math, code"
+    )
+
+
+def test_missing_label(config, tmp_path):
+    message = refused(labelled(config, tmp_path, {}), tmp_path)
+    assert message == f"{tmp_path}/all.jsonl, row 4: no label (column 'domain'); valid labels: math, code"
+
+
+def test_labelled_prompts_are_accepted(config, tmp_path):
+    path = write_config(tmp_path, labelled(config, tmp_path, {"domain": "code"}))
+    assert "math: 3 prompts, 1 used" in protege("route", path).out
+
+
+def test_model_path_that_does_not_exist(config, tmp_path):
+    config["student"] = "./nowhere"
+    assert refused(config, tmp_path) == f"student: {tmp_path}/nowhere: no such model folder"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"extra_tokens": ("<tool>",)}, "another tokenizer than the student's: 100 tokens against 99; id"),
+        ({"eos": "<end>"}, "other EOS token ids than the student's: [98] against [97]"),
+        ({"template": "{{ messages }}"}, "another chat template than the student's: sha256 "),
+    ],
+)
+def test_teacher_that_reads_otherwise(config, tmp_path, change, words):
+    write_model(tmp_path / "code_expert", **change)
+    message = refused(config, tmp_path, "--set", "baselines=[]")
+    assert message.startswith(f"domains.code.expert ({tmp_path}/code_expert): {words}")
+
+
+def test_vocabulary_that_differs_from_the_tokenizers(config, tmp_path):
+    write_model(tmp_path / "code_expert", vocab_size=128)
+    message = refused(config, tmp_path)
+    assert "domains.code.expert" in message
+    assert "vocab_size 128 in config.json differs from the tokenizer's 99 tokens" in message
+
+
+def test_response_limit_beyond_the_context(config, tmp_path):
+    write_model(tmp_path / "math_expert", context=32)  # 16 + 16 and one token of headroom
+    message = refused(config, tmp_path)
+    assert message == (
+        f"domains.math.expert ({tmp_path}/math_expert): context of 32 tokens is too short for prompts of "
+        "16 + responses of 16 (max_prompt_tokens, max_response_tokens) + 1 = 33"
+    )
+
+
+def test_run_folder_in_use(config, tmp_path):
+    hold = "import sys, time\nfrom merging.lock import RunLock\nwith RunLock(sys.argv[1]):\n"
+    hold += "    print('held', flush=True)\n    time.sleep(60)\n"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        message = refused(config, tmp_path, "--run-dir", tmp_path / "run")
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert message.startswith(f"run folder {tmp_path}/run: in use by a live run (process {holder.pid}, ")
+
+
+def test_problems_come_one_a_line(config, tmp_path):
+    config["training"]["stepz"] = config["objective"] = 5
+    result = protege("check", write_config(tmp_path, config))
+    assert result.code == 2
+    assert [line.startswith("error: ") for line in result.errors] == [True, True]
+
+
+def test_refusal_in_a_process_of_its_own(tmp_path):
+    ended = subprocess_protege("check", tmp_path / "none.yaml")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: {tmp_path}/none.yaml: no such file\n"
+
+
+@pytest.mark.parametrize("command", ["eval", "report"])
+def test_folders_that_are_no_run(command, tmp_path):
+    result = protege(command, tmp_path)
+    assert result.code == 2
+    assert result.errors == [f"error: {tmp_path}: not a run folder (it has no config.yaml)"]
+
+
+@pytest.mark.parametrize("arguments", [["merge"], ["unknown"], ["check", "a", "b"], ["check", "--what"]])
+def test_wrong_usage_is_exit_code_2(arguments):
+    result = protege(*arguments)
+    assert result.code == 2 and "Usage:" in result.err
+
+
+# --------------------------------------------------------------------------- how a started run ends
+
+
+@pytest.fixture
+def fake_run(monkeypatch):
+    """merging.run with functions of the test's own."""
+
+    def install(**functions):
+        monkeypatch.setitem(sys.modules, "merging.run", SimpleNamespace(**functions))
+
+    return install
+
+
+def test_merge_gets_config_and_folder(config, tmp_path, fake_run):
+    calls = []
+    fake_run(merge=lambda loaded, run_dir: calls.append((loaded.config.training.steps, run_dir)))
+    path = write_config(tmp_path, config)
+    assert protege("merge", path, "--set", "training.steps=3").code == 0
+    assert protege("merge", path, "--run-dir", "elsewhere").code == 0
+    assert calls == [(3, tmp_path / "runs/demo"), (2, tmp_path / "elsewhere")]
+
+
+def test_failed_run_is_exit_code_1_with_the_message_last(config, tmp_path, fake_run):
+    from trainer.errors import RunFailed
+
+    def merge(_loaded, _run_dir):
+        print("step 1")
+        raise RunFailed("expert math: engine died: out of memory")
+
+    fake_run(merge=merge)
+    result = protege("merge", write_config(tmp_path, config))
+    assert (result.code, result.errors) == (1, ["error: expert math: engine died: out of memory"])
+
+
+def test_interrupt_is_exit_code_130_and_says_how_to_go_on(config, tmp_path, fake_run):
+    def merge(_loaded, _run_dir):
+        raise KeyboardInterrupt
+
+    fake_run(merge=merge)
+    result = protege("merge", write_config(tmp_path, config))
+    assert result.code == 130
+    assert result.errors == ["interrupted; the same command continues the run where it stopped"]
+
+
+def test_our_own_bugs_keep_their_traceback(config, tmp_path, fake_run):
+    def merge(_loaded, _run_dir):
+        raise ZeroDivisionError
+
+    fake_run(merge=merge)
+    with pytest.raises(ZeroDivisionError):
+        protege("merge", write_config(tmp_path, config))
+
+
+def test_eval_and_report_get_the_folder(tmp_path, fake_run):
+    calls = []
+    fake_run(
+        evaluate_run=lambda run: calls.append(("eval", run)),
+        report_run=lambda run: calls.append(("report", run)),
+    )
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    assert [protege(command, ".").code for command in ("eval", "report")] == [0, 0]
+    assert calls == [("eval", tmp_path), ("report", tmp_path)]
+
+
+# ------------------------------------------------------------------------------------------ experts
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A registry with one expert, as a build leaves it."""
+    from teachers.fingerprint import fingerprint
+    from teachers.registry import ExpertRecord, record_json
+
+    folder = tmp_path / "registry/experts/abcd1234"
+    write_model(folder / "model")
+    record = ExpertRecord(
+        id="abcd1234",
+        domain="math",
+        identity={"reward": "math"},
+        weights_sha256=fingerprint(folder / "model").weights_sha256,
+        prompts=6,
+        final_reward=0.75,
+        wall_seconds=61.4,
+        attempts=1,
+        created="2026-01-02T03:04:05+00:00",
+        versions={},
+        path=str(folder),
+    )
+    write_json(folder / "record.json", record_json(record))
+    return tmp_path / "registry"
+
+
+def test_experts_list(registry, monkeypatch):
+    line = "abcd1234  math  reward 0.750  61 s  2026-01-02T03:04:05+00:00\n"
+    assert protege("experts", "list", "--registry", registry).out == line
+    monkeypatch.setenv("PROTEGE_HOME", str(registry))
+    assert protege("experts", "list").out == line
+
+
+def test_experts_list_of_an_empty_registry(tmp_path):
+    result = protege("experts", "list", "--registry", tmp_path / "none")
+    assert (result.code, result.out) == (0, f"no experts in {tmp_path}/none\n")
+
+
+def test_experts_show(registry):
+    shown = json.loads(protege("experts", "show", "abcd", "--registry", registry).out)
+    assert (shown["id"], shown["final_reward"], shown["identity"]) == ("abcd1234", 0.75, {"reward": "math"})
+
+
+def test_experts_verify(registry):
+    result = protege("experts", "verify", "abcd1234", "--registry", registry)
+    assert (result.code, result.out) == (0, "abcd1234: intact\n")
+    write_model(registry / "experts/abcd1234/model", value=0.9)
+    result = protege("experts", "verify", "abcd1234", "--registry", registry)
+    (message,) = result.errors
+    assert result.code == 2 and "its weights have digest" in message
+
+
+def test_unknown_expert(registry):
+    result = protege("experts", "show", "zzz", "--registry", registry)
+    assert result.code == 2
+    assert result.errors[0].startswith("error: expert 'zzz': 0 experts match")
+    assert "abcd1234" in result.errors[0]
+
+
+def test_experts_build_prints_the_records(config, tmp_path, fake_run, registry):
+    from teachers.registry import Registry
+
+    steps = []
+
+    def build_experts(loaded):
+        steps.append(loaded.config.training.steps)
+        return Registry(registry).list()
+
+    fake_run(build_experts=build_experts)
+    result = protege("experts", "build", write_config(tmp_path, config), "--set", "training.steps=9")
+    assert result.out.startswith("abcd1234  math  reward 0.750")
+    assert steps == [9]
+
+
+# ------------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_is_ready_when_every_part_works(monkeypatch):
+    monkeypatch.setattr(doctor, "LIVE", {"part": lambda: "works"})
+    result = protege("doctor")
+    assert result.code == 0
+    assert any(line.split() == ["ok", "part", "works"] for line in result.out.splitlines())
+    assert result.out.endswith("\nready\n")
+
+
+def test_doctor_fails_with_a_broken_part(monkeypatch):
+    def broken():
+        raise RuntimeError("first line\nloss 'exopd' is not registered")
+
+    monkeypatch.setattr(doctor, "LIVE", {"part": broken, "other": lambda: "works"})
+    result = protege("doctor")
+    assert result.code == 1
+    assert "failed  part" in result.out and "loss 'exopd' is not registered" in result.out
+    assert result.out.endswith("\nnot ready: part\n")
+
+
+def test_doctor_fails_with_a_missing_package(monkeypatch):
+    monkeypatch.setattr(doctor, "LIVE", {})
+    monkeypatch.setattr(doctor, "PACKAGES", ("typer", "no-such-package"))
+    result = protege("doctor")
+    assert result.code == 1 and result.out.endswith("\nnot ready: no-such-package\n")
+
+
+def test_probe_reads_what_a_noisy_process_found():
+    assert doctor._probe("print('noise')\nfound = {'a': 1}") == {"a": 1}
+    with pytest.raises(RuntimeError, match="ValueError: broken"):
+        doctor._probe("raise ValueError('broken')")

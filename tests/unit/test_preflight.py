@@ -1,0 +1,260 @@
+"""What is refused before Ray starts, and what is only noted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from configs.load import ConfigError, load_config
+from merging import preflight as pf
+from merging.lock import RunLock, check_free
+from tests.unit.tiny_model import config_dict, sum_rows, write_config, write_jsonl, write_model
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_dict(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """preflight of a config in tmp_path."""
+
+    def run(config, *overrides):
+        return pf.preflight(load_config(write_config(tmp_path, config), overrides), tmp_path / "runs/demo")
+
+    return run
+
+
+def problems_of(run, config, *overrides) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        run(config, *overrides)
+    return caught.value.problems
+
+
+# -------------------------------------------------------------------------------------------- found
+
+
+def test_finds_models_prompts_and_lengths(run, config, tmp_path):
+    write_jsonl(tmp_path / "math.jsonl", [*sum_rows(4), {"prompt": "100+1", "answer": "101"}, *sum_rows(1)])
+    found = run(config)
+    assert found.student == tmp_path / "student"
+    assert set(found.fingerprints) == {"student", "math", "code"}
+    assert found.counts() == {"math": 5, "code": 6}
+    assert found.duplicates == 1
+    assert found.longest_prompt == {"math": 6, "code": 7}  # characters and the template's newline
+    assert found.notes == ["1 duplicate prompts dropped"]
+    assert not (tmp_path / "runs").exists()  # nothing is written
+
+
+def test_memory_and_disk_estimates_by_hand(run, config):
+    found = run(config)
+    parameters = 99 * 4
+    assert found.memory_bytes == 4 * 2**30 + 20 * parameters + 4 * 3 * parameters
+    # one training and the average: two checkpoints of 12 bytes and two exports of 4 bytes a parameter
+    assert found.disk_bytes == parameters * (24 + 8) + 2**28
+
+
+def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "bench.jsonl", sum_rows(1))
+    problems = [SimpleNamespace(messages=({"role": "user", "content": text},)) for text in ("3+1", "90+1")]
+    opened = []
+
+    def open_benchmark(benchmark):
+        opened.append(benchmark.path)
+        return SimpleNamespace(problems=problems)
+
+    monkeypatch.setitem(sys.modules, "eval.benchmarks", SimpleNamespace(open_benchmark=open_benchmark))
+    config["domains"]["math"]["benchmarks"] = [{"kind": "math", "name": "sums", "path": "bench.jsonl"}]
+    found = run(config)
+    assert opened == [tmp_path / "bench.jsonl"]
+    (note,) = found.notes
+    assert note.startswith("1 training prompts repeat problems of benchmark sums (first: ")
+    assert "math.jsonl, row 4, exact" in note
+
+
+# ------------------------------------------------------------------------------------------ refused
+
+
+def test_every_problem_is_reported_at_once(run, config):
+    config["domains"]["math"]["expert"]["path"] = "./none"
+    config["domains"]["code"]["prompts"]["path"] = "none.jsonl"
+    config["training"]["max_response_tokens"] = 64
+    problems = problems_of(run, config)
+    assert [problem.split(":")[0] for problem in problems[:1]] == ["domains.math.expert"]
+    assert sum("no such model folder" in problem for problem in problems) == 1
+    assert sum("context of 64 tokens is too short" in problem for problem in problems) == 2
+    assert sum("no such prompt file" in problem for problem in problems) == 1
+    assert len(problems) == 4
+
+
+def test_long_prompts_are_refused_with_the_first_row(run, config):
+    (problem,) = problems_of(run, config, "training.max_prompt_tokens=6")
+    assert "code.jsonl, row 1: the prompt has 7 tokens with the chat template" in problem
+    assert "above training.max_prompt_tokens = 6 (6 of 12 prompts are)" in problem
+
+
+def test_a_prompt_at_the_limit_is_allowed(run, config):
+    assert run(config, "training.max_prompt_tokens=7").longest_prompt["code"] == 7
+
+
+def test_a_template_that_raises_is_refused(run, config, tmp_path):
+    template = "{{ raise_exception('no system role here') }}"
+    for name in ("student", "math_expert", "code_expert"):
+        write_model(tmp_path / name, template=template)
+    (problem,) = problems_of(run, config)
+    assert "its chat template refuses a prompt: no system role here" in problem
+
+
+def test_student_without_template_is_refused(run, config, tmp_path):
+    for name in ("student", "math_expert", "code_expert"):
+        write_model(tmp_path / name, template=None)
+    (problem,) = problems_of(run, config)
+    assert problem == f"student ({tmp_path}/student): has no chat template, so it cannot be prompted"
+
+
+def test_broken_model_config_is_refused(run, config, tmp_path):
+    (tmp_path / "student/tokenizer.json").write_text('{"model": {"vocab": {"<eos>": 0}}}')
+    problems = problems_of(run, config)
+    assert any("transformers cannot load its tokenizer" in problem for problem in problems)
+
+
+def test_rl_expert_needs_answers(run, config, tmp_path):
+    write_jsonl(tmp_path / "math.jsonl", [*sum_rows(1), {"prompt": "1+2", "answer": None}])
+    assert run(config).counts()["math"] == 2  # an expert that exists needs none
+    config["domains"]["math"]["expert"] = {"kind": "rl"}
+    (problem,) = problems_of(run, config)
+    assert problem.endswith(
+        "math.jsonl, row 2: no answer, and reward 'exact' needs one to train the expert of domain 'math'"
+    )
+
+
+def test_an_rl_experts_own_response_limit_counts(run, config):
+    config["domains"]["math"]["expert"] = {"kind": "rl", "max_response_tokens": 48}
+    problems = problems_of(run, config)
+    assert any(p.startswith("student") and "responses of 48" in p for p in problems)
+
+
+def test_average_needs_one_shape(run, config, tmp_path):
+    write_model(tmp_path / "code_expert", hidden=8)
+    (problem,) = problems_of(run, config)
+    assert problem.startswith("baselines: `average` needs experts of the student's shape")
+    assert "domains.code.expert" in problem
+    run(config, "baselines=[]")
+
+
+def test_batches_must_divide_over_the_devices(run, config):
+    (problem,) = problems_of(run, config, "hardware.gpus=3")
+    assert "training: prompts_per_step * samples_per_prompt = 4 is no multiple of the 3 devices" in problem
+    (problem,) = problems_of(run, config, "hardware.gpus=2", "hardware.rollout_tensor_parallel=4")
+    assert "hardware.rollout_tensor_parallel = 4 must divide the 2 devices" in problem
+
+
+def test_missing_gpus_are_refused(run, config, monkeypatch):
+    monkeypatch.setattr(pf, "visible_gpus", lambda: 1)
+    (problem,) = problems_of(run, config, "hardware.device=cuda", "hardware.gpus=2")
+    assert problem.startswith("hardware.gpus = 2, and this machine shows 1 NVIDIA GPUs")
+    assert run(config, "hardware.device=cuda").memory_bytes is None
+    cluster = ("hardware.device=cuda", "hardware.gpus=4", "hardware.ray_address=x:1")
+    assert run(config, *cluster).memory_bytes is None
+
+
+def test_visible_gpus_follow_the_environment(monkeypatch):
+    monkeypatch.setattr(pf.glob, "glob", lambda _: ["/dev/nvidia0", "/dev/nvidia1"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert pf.visible_gpus() == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert pf.visible_gpus() == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pf.visible_gpus() == 0
+
+
+def test_too_little_memory_is_refused(run, config, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    (problem,) = problems_of(run, config)
+    assert problem.startswith("memory: about 4.0 GiB needed") and problem.endswith("1.0 GiB available")
+
+
+def test_too_little_disk_is_refused(run, config, monkeypatch):
+    monkeypatch.setattr(pf.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    (problem,) = problems_of(run, config)
+    assert "about 0.3 GiB of disk needed, 0.0 GiB free" in problem
+
+
+def test_missing_benchmark_file_is_refused(run, config):
+    config["domains"]["math"]["benchmarks"] = [{"kind": "math", "name": "sums", "path": "none.jsonl"}]
+    (problem,) = problems_of(run, config)
+    assert problem.startswith("domains.math.benchmarks[0]: ")
+    assert problem.endswith("none.jsonl: no such benchmark file")
+
+
+def test_unreachable_benchmark_is_refused(run, config, monkeypatch):
+    def open_benchmark(_benchmark):
+        raise ConnectionError("offline")
+
+    monkeypatch.setitem(sys.modules, "eval.benchmarks", SimpleNamespace(open_benchmark=open_benchmark))
+    config["domains"]["math"]["benchmarks"] = ["aime24"]
+    (problem,) = problems_of(run, config)
+    assert problem == (
+        "domains.math.benchmarks[0]: benchmark 'aime24' cannot be loaded: offline; `path` names a local copy"
+    )
+
+
+# --------------------------------------------------------------------------------------------- lock
+
+HOLD = """
+import sys, time
+from merging.lock import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another live process that holds tmp_path/run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_live_run_keeps_others_out(holder, tmp_path):
+    for attempt in (lambda: RunLock(tmp_path / "run").__enter__(), lambda: check_free(tmp_path / "run")):
+        with pytest.raises(ConfigError, match=rf"in use by a live run \(process {holder.pid}, started 20"):
+            attempt()
+
+
+def test_kill_9_frees_the_folder(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    check_free(tmp_path / "run")
+    with RunLock(tmp_path / "run"):
+        pass
+
+
+def test_the_holder_itself_may_preflight(tmp_path):
+    with RunLock(tmp_path / "run"):
+        check_free(tmp_path / "run")
+        with pytest.raises(ConfigError, match="in use by a live run"), RunLock(tmp_path / "run"):
+            pass
+        check_free(tmp_path / "run")
+    with RunLock(tmp_path / "run"):
+        pass
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        check_free(tmp_path / "run")

@@ -1,0 +1,72 @@
+"""From verl's sharded checkpoint to a model folder that transformers and vLLM load as it is.
+
+verl's own merger rounds every weight to bfloat16; a float32 model would not be the one that was trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.files import new_folder
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+
+
+def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
+    """Writes the model of `global_step_<step>` to `target`, in the base model's number format.
+
+    Configuration, generation settings and tokenizer are the base's own files. Raises ValueError if the
+    checkpoint's tensors are not exactly the base's.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    weights = _joined_shards(checkpoints / f"global_step_{step}" / "actor")
+    config = AutoConfig.from_pretrained(base)
+    dtype = config.dtype or torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    missing, unexpected = model.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False)
+    tied = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
+    if unexpected or set(missing) - tied:
+        raise ValueError(f"checkpoint {checkpoints} does not hold the tensors of {base}: {missing[:3]} {unexpected[:3]}")
+    with new_folder(target) as folder:
+        model.save_pretrained(folder)
+        for name in TOKENIZER_FILES:
+            if (base / name).exists():
+                shutil.copy2(base / name, folder / name)
+    return target
+
+
+def _joined_shards(actor: Path) -> dict[str, torch.Tensor]:
+    """The full tensors of an FSDP2 checkpoint, whatever number of ranks wrote it."""
+    import torch
+
+    files = sorted(actor.glob("model_world_size_*_rank_*.pt"), key=lambda f: int(f.stem.rsplit("_", 1)[1]))
+    shards = [torch.load(file, map_location="cpu", weights_only=False) for file in files]
+    return {name: _joined([shard[name] for shard in shards]) for name in shards[0]}
+
+
+def _joined(parts: list) -> torch.Tensor:
+    import torch
+
+    first = parts[0]
+    placements = getattr(first, "placements", ())
+    local = [getattr(part, "_local_tensor", part) for part in parts]
+    sharded = [placement for placement in placements if placement.is_shard()]
+    if not sharded:
+        return local[0]
+    return torch.cat([tensor for tensor in local if tensor.numel()], dim=sharded[0].dim)
