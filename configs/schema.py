@@ -90,6 +90,8 @@ class RLExpert(Strict):
     """Rollouts of one prompt: the group that GRPO compares."""
     learning_rate: PositiveFloat = 1e-6
     """AdamW's constant learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value."""
     max_response_tokens: PositiveInt | None = None
     """Rollout length limit; by default that of `training`."""
     save_every: PositiveInt = 20
@@ -225,6 +227,8 @@ class Training(Strict):
     """Rollouts of one prompt; at a fixed number of rollouts more prompts beat more samples."""
     learning_rate: PositiveFloat = 1e-5
     """AdamW's constant learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value."""
     max_prompt_tokens: PositiveInt = 2048
     """Longer prompts are refused."""
     max_response_tokens: PositiveInt = 16384

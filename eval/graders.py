@@ -1,26 +1,29 @@
 """Judges of single answers: mathematics by math-verify, exact text, and programs out of prose.
 
-math-verify runs without its own time limits, which use signals and so work in a main thread only. What
-can take it long (towers of powers, huge factorials, deep nesting, long texts) is refused before it is
-parsed: as an answer it is wrong, and the detail says why.
+math-verify runs in a helper process (`eval.math_worker`), so that grading works from any thread and an
+endless computation can be killed; its own time limits use signals, which only a main thread can. What is
+known to take it long (towers of powers, huge factorials, integrals, deep nesting, long texts) is refused
+before: as an answer it is wrong, and the detail says why.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import re
-import threading
 from typing import Any
 
 from eval.records import Completion, Grade, Verdict
+from eval.workers import Worker, WorkerLost, WorkerTimeout
+
+TIMEOUT_S = 10.0
+"""Wall-clock limit of one comparison, its helper's start included; usual are 1 to 50 ms."""
 
 MAX_ANSWER_CHARS = 400
 MAX_NESTING = 12
 MAX_EXPONENT = 10_000
 MAX_FACTORIAL = 1_000
 MAX_DIGITS = 100
+MAX_EXPANSION = 50
 
 BOX = r"\boxed{"
 
@@ -98,13 +101,18 @@ def reason_to_refuse(expression: str) -> str:
         return f"nested deeper than {MAX_NESTING}"
     if re.search(rf"\d{{{MAX_DIGITS + 1}}}", expression):
         return f"a number of more than {MAX_DIGITS} digits"
+    if operator := re.search(r"\\(i*int|oint|sum|prod|lim|bigcup|bigcap)(?![a-zA-Z])", expression):
+        return f"an unevaluated {operator.group()}"
     compact = re.sub(r"\s|\\left|\\right|\\,|\\!(?=.)", "", expression)
     if "!" in compact and _factorial_is_large(compact):
         return f"a factorial beyond {MAX_FACTORIAL}!"
-    if re.search(r"binom|choose", compact) and any(int(n) > MAX_FACTORIAL for n in re.findall(r"\d+", compact)):
+    numbers = [int(n) for n in re.findall(r"\d+", compact)]
+    if re.search(r"binom|choose", compact) and max(numbers, default=0) > MAX_FACTORIAL:
         return f"a binomial coefficient beyond {MAX_FACTORIAL}"
     if _exponent(compact) > MAX_EXPONENT:
         return f"an exponent beyond {MAX_EXPONENT}"
+    if any(int(n) > MAX_EXPANSION for n in re.findall(r"[a-zA-Z][^()]*\)(?:\^|\*\*)[{(]?(\d+)", compact)):
+        return f"a power of a bracket beyond {MAX_EXPANSION}"
     return ""
 
 
@@ -117,8 +125,8 @@ def _nesting(expression: str) -> int:
 
 
 def _factorial_is_large(compact: str) -> bool:
-    """A large argument, a factorial of a factorial, or of a bracket that holds a number above 20."""
-    if re.search(r"![)}]*!", compact):
+    """A large argument, a factorial of a factorial or of a power, or of a bracket with a number above 20."""
+    if re.search(r"![)}]*!|\^(\{[^{}]*\}|\d+)!", compact):
         return True
     if any(int(n) > MAX_FACTORIAL for n in re.findall(r"(\d+)!", compact)):
         return True
@@ -176,38 +184,37 @@ def _size(expression: str, match: re.Match[str]) -> float:
 
 # -------------------------------------------------------------------------------------- math-verify
 
-_lock = threading.Lock()  # the parser's shared tables are not made for threads
-
-
-def _reset_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_reset_lock)
+_worker = Worker("eval.math_worker")
 
 
 def _verify(content: str, answer: str, shown: str) -> Grade:
+    for _attempt in range(2):
+        try:
+            reply = _worker.ask({"expected": answer, "given": content}, TIMEOUT_S)
+        except WorkerTimeout:
+            return _judge_timeout(answer)
+        except WorkerLost as error:
+            reply = {"error": str(error)}
+        else:
+            break
+    match reply.get("result"):
+        case "right":
+            return Grade(Verdict.PASS, shown)
+        case "wrong":
+            return Grade(Verdict.FAIL, shown)
+        case "given unparsed":
+            return Grade(Verdict.FAIL, f"cannot be parsed: {content[:60]}")
+        case "expected unparsed":
+            return Grade(Verdict.UNSCORED, f"the expected answer cannot be parsed: {answer[:60]}")
+    return Grade(Verdict.UNSCORED, f"math-verify failed: {reply.get('error')}")
+
+
+def _judge_timeout(answer: str) -> Grade:
+    """An answer that took too long is wrong if the expected one can be judged in the same conditions."""
     try:
-        with _lock:
-            expected = _parse(answer)
-            if not expected:
-                return Grade(Verdict.UNSCORED, f"the expected answer cannot be parsed: {answer[:60]}")
-            given = _parse(content)
-            if not given:
-                return Grade(Verdict.FAIL, f"cannot be parsed: {content[:60]}")
-            from math_verify import verify
-
-            right = verify(expected, given, timeout_seconds=None)
-    except Exception as error:
-        return Grade(Verdict.UNSCORED, f"math-verify failed: {type(error).__name__}: {error}"[:200])
-    return Grade(Verdict.PASS if right else Verdict.FAIL, shown)
-
-
-def _parse(expression: str) -> list[Any]:
-    """math-verify's readings of an expression: values and texts, empty if it has none."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
-    return parse(f"{BOX}{expression}}}", targets, parsing_timeout=None)
+        reply = _worker.ask({"expected": answer, "given": answer}, TIMEOUT_S)
+    except (WorkerTimeout, WorkerLost) as error:
+        return Grade(Verdict.UNSCORED, f"math-verify cannot judge the expected answer {answer[:60]}: {error}")
+    if reply.get("result") != "right":
+        return Grade(Verdict.UNSCORED, f"the expected answer does not equal itself: {answer[:60]}")
+    return Grade(Verdict.FAIL, f"not judged within {TIMEOUT_S:g} s")

@@ -82,7 +82,8 @@ def _encoded_inputs(tests: Sequence[dict[str, Any]]) -> list[Any]:
     if not tests:
         raise ValueError("a program without tests cannot be judged")
     for i, test in enumerate(tests):
-        if not isinstance(test, dict) or "output" not in test or not isinstance(test.get("input"), list | tuple):
+        is_test = isinstance(test, dict) and "output" in test and isinstance(test.get("input"), list | tuple)
+        if not is_test:
             raise ValueError(f'test {i} is not {{"input": [argument, ...], "output": value}}: {test!r:.100}')
     return [encode(list(test["input"])) for test in tests]
 
@@ -187,6 +188,13 @@ def _key(value: Any) -> Any:
 # -------------------------------------------------------------------------------------------- server
 
 
+_START = (
+    "import sys; root = sys.argv.pop(1); sys.path.insert(0, root); "
+    "from eval.sandbox_worker import main; sys.path.remove(root); main()"
+)
+"""Isolated from the environment and the working folder, so this project's path is given by hand."""
+
+
 class _ServerLost(Exception):
     """The server ended before it answered."""
 
@@ -198,7 +206,7 @@ class _Server:
         self._folder = tempfile.TemporaryDirectory(prefix="protege-sandbox-")
         slots = min(MAX_JOBS_AT_A_TIME, len(os.sched_getaffinity(0)))
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(Path(__file__).with_name("sandbox_worker.py")), str(slots)],
+            [sys.executable, "-I", "-B", "-c", _START, str(Path(__file__).resolve().parents[1]), str(slots)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

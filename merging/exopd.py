@@ -33,6 +33,7 @@ def merge_job(config: MergeConfig, name: str, teachers: dict[str, str], train_fi
         prompts_per_step=training.prompts_per_step,
         samples_per_prompt=training.samples_per_prompt,
         learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
         max_prompt_tokens=training.max_prompt_tokens,
         max_response_tokens=training.max_response_tokens,
         save_every=training.save_every,

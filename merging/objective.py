@@ -37,14 +37,6 @@ def gopd_cost(
     return -gopd_advantage(student_logp, teacher_logp, reference_logp, reward_scale)
 
 
-def importance_weight(student_logp: Tensor, sampler_logp: Tensor, cap: float) -> Tensor:
-    """min(exp(S_trainer - S_sampler), cap), detached; multiplies the token loss.
-
-    It corrects for the sampler's (vLLM's) arithmetic differing from the trainer's.
-    """
-    return (student_logp.detach() - sampler_logp).exp().clamp(max=cap)
-
-
 def optimum_logp(teacher_logp_V: Tensor, reference_logp_V: Tensor, reward_scale: float) -> Tensor:
     """log q over the vocabulary (last axis): q = softmax(lambda*T + (1 - lambda)*B), where A's ascent ends."""
     return (reward_scale * teacher_logp_V + (1.0 - reward_scale) * reference_logp_V).log_softmax(dim=-1)

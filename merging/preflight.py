@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.load import ConfigError, LoadedConfig
 from configs.schema import MergeConfig, ModelExpert, RLExpert
+from merging.lengths import longest_prompts
 from merging.lock import check_free
 from routing.overlap import Overlap
 from routing.routers import RoutedPrompt
@@ -186,50 +187,17 @@ def _check_template(student: ModelFingerprint) -> None:
 
 
 def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, limit: int) -> dict[str, int]:
-    """Tokens of each domain's longest prompt; raises ConfigError if one is above the limit."""
-    if not routed:
-        return {}
-    from jinja2 import TemplateError
-
-    tokenizer = _load_tokenizer(student)
-    chats = [list(item.prompt.messages) for item in routed]
-    try:
-        encoded = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-    except TemplateError as error:
-        raise ConfigError(f"student ({student}): its chat template refuses a prompt: {error}") from None
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    over = [position for position, length in enumerate(lengths) if length > limit]
+    """Tokens of each domain's longest prompt; raises ConfigError, one message a domain, above the limit."""
+    longest = longest_prompts(routed, student)
+    over = [
+        f"{item.prompt.where}: the prompt has {tokens} tokens with the chat template (the longest of domain "
+        f"{domain!r}), above training.max_prompt_tokens = {limit}"
+        for domain, (tokens, item) in longest.items()
+        if tokens > limit
+    ]
     if over:
-        first = routed[over[0]].prompt.where
-        raise ConfigError(
-            f"{first}: the prompt has {lengths[over[0]]} tokens with the chat template, "
-            f"above training.max_prompt_tokens = {limit} ({len(over)} of {len(lengths)} prompts are)"
-        )
-    longest: dict[str, int] = {}
-    for item, length in zip(routed, lengths, strict=True):
-        longest[item.domain] = max(length, longest.get(item.domain, 0))
-    return longest
-
-
-def _load_tokenizer(folder: Path):
-    """The tokenizer; where tokenizer.json says all, by the class that loads without torch (4 s less)."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the generic class is meant, whatever class the config names
-    try:
-        if (folder / "tokenizer.json").is_file():
-            from transformers import PreTrainedTokenizerFast as Tokenizer
-        else:
-            from transformers import AutoTokenizer as Tokenizer
-        return Tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises errors of many kinds for a broken folder
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise ConfigError(f"student ({folder}): transformers cannot load its tokenizer: {cause}") from None
-    finally:
-        logging.set_verbosity(verbosity)
+        raise ConfigError(*over)
+    return {domain: tokens for domain, (tokens, _) in longest.items()}
 
 
 def _benchmarks(
@@ -238,8 +206,8 @@ def _benchmarks(
     """Open every benchmark, and compare its problems with the training prompts."""
     from routing import overlap
 
-    found = []
-    prompts = [item.prompt for item in routed]
+    names: list[str] = []
+    problem_texts: list[str] = []
     for domain_name, domain in config.domains.items():
         for position, benchmark in enumerate(domain.benchmarks):
             try:
@@ -248,8 +216,10 @@ def _benchmarks(
                 place = f"domains.{domain_name}.benchmarks[{position}]"
                 problems += [f"{place}: {problem}" for problem in error.problems]
                 continue
-            found += [(benchmark.name, item) for item in overlap.check(prompts, texts)]
-    return found
+            names += [benchmark.name] * len(texts)
+            problem_texts += texts
+    found = overlap.check([item.prompt for item in routed], problem_texts)
+    return [(names[item.problem], item) for item in found]
 
 
 def _problem_texts(benchmark) -> list[str]:

@@ -106,6 +106,7 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
         prompts_per_step=recipe.prompts_per_step,
         samples_per_prompt=recipe.samples_per_prompt,
         learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
         max_prompt_tokens=training.max_prompt_tokens,
         max_response_tokens=order.response_tokens,
         save_every=recipe.save_every,

@@ -170,6 +170,7 @@ def _train(
         disable_tqdm=True,
         report_to="none",
         use_cpu=True,
+        use_cache=True,
         seed=seed,
     )
     encoded = [encode(characters, prompt, answer) for prompt, answer in examples]

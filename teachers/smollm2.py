@@ -54,7 +54,8 @@ def gguf_file() -> Path:
     folder = Path(importlib.util.find_spec(PACKAGE).origin).parent
     found = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
     if len(found) != 1:
-        raise ConfigError(f"{folder}: expected one SmolLM2-135M-Instruct*.gguf, found {len(found)}: {INSTALL}")
+        wanted = "expected one SmolLM2-135M-Instruct*.gguf"
+        raise ConfigError(f"{folder}: {wanted}, found {len(found)}: {INSTALL}")
     return found[0]
 
 

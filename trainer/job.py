@@ -35,6 +35,7 @@ class TrainingJob:
     hardware: Hardware
     reward_function: tuple[str, str]
     """(module, function) with verl's custom-reward signature."""
+    warmup_steps: int = 0
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     loss_aggregation: str = "token-mean"

@@ -62,6 +62,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "reward.custom_reward_function.name": reward_name,
         "actor_rollout_ref.model.path": job.model_path,
         f"{ACTOR}.optim.lr": job.learning_rate,
+        f"{ACTOR}.optim.lr_warmup_steps": job.warmup_steps,
         f"{ACTOR}.optim.weight_decay": job.weight_decay,
         f"{ACTOR}.optim.clip_grad": job.gradient_clip,
         f"{ACTOR}.grad_clip": job.gradient_clip,

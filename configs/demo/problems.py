@@ -265,13 +265,13 @@ class Program:
 
     def outputs(self, inputs: Sequence[Sequence[int]]) -> list[Any]:
         """The program's value on each list."""
-        return [evaluate(self.demonstration(), xs) for xs in inputs]
+        return evaluate_all(self.demonstration(), inputs)
 
 
-def evaluate(expression: str, xs: Sequence[int]) -> Any:
-    """Value of one of our own expressions on a list; never for text that a model wrote."""
+def evaluate_all(expression: str, inputs: Sequence[Sequence[int]]) -> list[Any]:
+    """Value of one of our own expressions on each list; never for text that a model wrote."""
     names: dict[str, Any] = {"__builtins__": {f.__name__: f for f in (sum, max, min, next, sorted)}}
-    return eval(expression, names, {"xs": list(xs)})
+    return [eval(expression, names, {"xs": list(xs)}) for xs in inputs]
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eval import plots
 from eval.report import wording
@@ -22,14 +22,15 @@ class Figure:
 
 def accuracy_figures(data: ReportData) -> list[Figure]:
     """A scatter for two benchmarked domains, a dot plot for each domain otherwise."""
-    found = [(domain, primary_benchmark(data.benchmarks, domain)) for domain in data.domains]
-    judged = [(domain, info) for domain, info in found if info is not None]
+    primary = [(domain, primary_benchmark(data.benchmarks, domain)) for domain in data.domains]
+    judged = [(domain, info) for domain, info in primary if info is not None]
     if len(judged) == 2:
         (x_domain, x), (y_domain, y) = judged
         scatter = _scatter(data.models, x_domain, x, y_domain, y)
         return [scatter] if scatter else []
-    dots = (_dots(data.models, domain, info, f"accuracy-{i}") for i, (domain, info) in enumerate(judged))
-    return [figure for figure in dots if figure]
+    dots = [_dots(data.models, domain, info, f"accuracy-{i}") for i, (domain, info) in enumerate(judged)]
+    found = [figure for figure in dots if figure]
+    return [replace(found[0], caption=f"{found[0].caption} {LEGEND}"), *found[1:]] if found else []
 
 
 def curve_figures(found: Sequence[Panel], domains: Sequence[str]) -> list[Figure]:
@@ -85,7 +86,7 @@ def _scatter(
     desc = "; ".join(f"{p.label}: {x_label} {_said(p.x)}, {y_label} {_said(p.y)}" for p in points)
     title = f"Accuracy in {x_domain} against accuracy in {y_domain}"
     svg = plots.scatter("accuracy", points, x_label, y_label, title, desc)
-    return Figure(svg, f"{title}. Whiskers: 95% intervals. {MARKERS}")
+    return Figure(svg, f"{title}. {LEGEND}")
 
 
 def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str) -> Figure | None:
@@ -99,10 +100,10 @@ def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str
     title = f"Accuracy in {domain}"
     desc = "; ".join(f"{p.label}: {_said(p.x)}" for p in points)
     svg = plots.dot_plot(key, points, wording.benchmark_label(info), title, desc)
-    return Figure(svg, f"{title}. Whiskers: 95% intervals. {MARKERS}")
+    return Figure(svg, f"{title}.")
 
 
-MARKERS = "Diamond: student; squares: teachers; circle: base; triangles: baselines."
+LEGEND = "Whiskers: 95% intervals. Diamond: student; squares: teachers; circle: base; triangles: baselines."
 
 
 def _point_label(model: ModelRow) -> str:

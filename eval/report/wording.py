@@ -164,7 +164,7 @@ def _why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -
             return f"{label(model)} has no answers on {benchmark_label(info)}"
         if score.n == 0:
             return f"none of the {score.unscored} answers of {label(model)} could be judged"
-    return f"the two have no judged problem of {benchmark_label(info)} in common"
+    return f"the two have no judged problem in common on {benchmark_label(info)}"
 
 
 def opd_sentence(evaluation: Evaluation, domains: Sequence[str], objective: Mapping[str, float]) -> str:

@@ -94,10 +94,21 @@ def test_every_problem_is_reported_at_once(run, config):
     assert len(problems) == 4
 
 
-def test_long_prompts_are_refused_with_the_first_row(run, config):
+def test_a_long_prompt_is_refused_with_its_row(run, config, tmp_path):
+    write_jsonl(tmp_path / "code.jsonl", [*sum_rows(2), {"prompt": "123456", "answer": "x"}, *sum_rows(4)[2:]])
     (problem,) = problems_of(run, config, "training.max_prompt_tokens=6")
-    assert "code.jsonl, row 1: the prompt has 7 tokens with the chat template" in problem
-    assert "above training.max_prompt_tokens = 6 (6 of 12 prompts are)" in problem
+    assert problem == (
+        f"{tmp_path}/code.jsonl, row 3: the prompt has 7 tokens with the chat template (the longest of domain "
+        "'code'), above training.max_prompt_tokens = 6"
+    )
+
+
+def test_longest_prompt_is_by_tokens_not_by_bytes(run, config, tmp_path, monkeypatch):
+    """One unknown character of three bytes is one token; every batch that could hold a longer one is read."""
+    monkeypatch.setattr("merging.lengths.BATCH", 1)
+    rows = [{"prompt": text, "answer": "x"} for text in ("\u20ac" * 5, "a" * 10, "b" * 14, "\u20ac" * 6, "c")]
+    write_jsonl(tmp_path / "code.jsonl", rows)
+    assert run(config).longest_prompt["code"] == 15
 
 
 def test_a_prompt_at_the_limit_is_allowed(run, config):
@@ -109,7 +120,10 @@ def test_a_template_that_raises_is_refused(run, config, tmp_path):
     for name in ("student", "math_expert", "code_expert"):
         write_model(tmp_path / name, template=template)
     (problem,) = problems_of(run, config)
-    assert "its chat template refuses a prompt: no system role here" in problem
+    assert problem == (
+        f"{tmp_path}/math.jsonl, row 1: the student's chat template ({tmp_path}/student) refuses the prompt: "
+        "no system role here"
+    )
 
 
 def test_student_without_template_is_refused(run, config, tmp_path):

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from eval.report.data import BenchmarkInfo, ModelRow, Score
+from eval.report.figures import accuracy_figures
 from eval.report.render import TEMPLATES, to_html
 from tests.unit.report_example import Reader, hand_made, text_of
 
@@ -91,3 +93,21 @@ def luminance(colour: str) -> float:
 def test_contrast_is_computed_as_wcag_does():
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_two_domains_are_a_scatter_and_others_a_dot_plot_each(count):
+    domains = ["math", "code", "logic"][:count]
+    benchmarks = tuple(BenchmarkInfo(f"{domain}-bench", domain, "sampled") for domain in domains)
+    scores = {b.name: Score(0.5, 0.4, 0.6, 100) for b in benchmarks}
+    models = (ModelRow("student", "student", scores=scores), ModelRow("base", "base", scores=scores))
+    evaluation = {"models": models, "benchmarks": benchmarks, "comparisons": (), "disagreements": ()}
+    data = hand_made(evaluation=evaluation, objective=dict.fromkeys(domains, 1.25))
+    figures = accuracy_figures(data)
+    assert len(figures) == (1 if count == 2 else count)
+    assert ("Accuracy in math against accuracy in code" in figures[0].caption) == (count == 2)
+    assert "student: math-bench 50.0% (95% interval 40.0 to 60.0)" in figures[0].svg or count != 2
+    assert "student: 50.0% (95% interval 40.0 to 60.0)" in figures[0].svg or count == 2
+    assert figures[0].caption.count("Diamond: student") == 1
+    page = to_html(data)
+    assert all(figure.svg in page for figure in figures)

@@ -1,0 +1,132 @@
+"""A helper process that answers one question at a time, JSON line by JSON line, and can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class WorkerLost(RuntimeError):
+    """The process ended before it answered."""
+
+
+class WorkerTimeout(RuntimeError):
+    """No answer in time; the process was killed."""
+
+
+class Worker:
+    """Starts `python -m module arguments` at the first question, and again after it was killed or lost.
+
+    Thread-safe, one question at a time. A forked process gets a helper of its own. The module must answer
+    every line of stdin with one line on stdout and end with its stdin.
+    """
+
+    def __init__(
+        self, module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = [sys.executable, "-P", "-m", module, *arguments]
+        root = str(Path(__file__).resolve().parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        single = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+        self._environment = {**os.environ, **single, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The answer. Raises WorkerTimeout or WorkerLost; the next question starts a fresh process."""
+        with self._lock:
+            process = self._running()
+            try:
+                process.stdin.write(json.dumps(question).encode() + b"\n")
+                process.stdin.flush()
+                line = self._read_line(process, timeout_s)
+            except OSError:
+                line = b""
+            except WorkerTimeout:
+                self._stop()
+                raise
+            if not line.endswith(b"\n"):
+                self._stop()
+                raise WorkerLost(f"{self._command[3]} ended with code {process.returncode}")
+            return json.loads(line)
+
+    def close(self) -> None:
+        """End the process; it starts again with the next question."""
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the client, whose end ends this process
+            )
+            self._finalizer = weakref.finalize(self, _kill, self._process)
+        return self._process
+
+    def _read_line(self, process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
+        received = bytearray()
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN | select.POLLHUP)
+        while not received.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise WorkerTimeout(f"no answer within {timeout_s:g} s")
+            chunk = os.read(process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                break
+            received += chunk
+        return bytes(received)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._finalizer.detach()
+            _kill(self._process)
+            self._process = None
+
+    def _forget(self) -> None:
+        """In a forked process: let go of the parent's helper without ending it."""
+        self._lock = threading.Lock()
+        if self._process is not None:
+            self._finalizer.detach()
+            null = os.open(os.devnull, os.O_RDWR)
+            for pipe in (self._process.stdin, self._process.stdout):
+                os.dup2(null, pipe.fileno())
+            os.close(null)
+            self._process.returncode = 0  # it is not this process's child
+            self._process = None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            pipe.close()
+
+
+_all: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    for worker in list(_all):
+        worker._forget()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
