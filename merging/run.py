@@ -9,10 +9,12 @@ from pathlib import Path
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from configs.schema import ModelExpert
 from merging.lock import RunLock
+from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
 from merging.progress import bar, merge_text, say
 from merging.run_folder import RunFolder
 from routing.routers import RoutedPrompt
+from trainer.files import write_json
 
 STUDENT = "student"
 
@@ -36,6 +38,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded)
+        write_json(run_dir / "plan.json", make_plan(loaded, run_dir, found).to_json())
         for note in found.notes:
             say(f"note: {note}")
         with folder.measured.watching_memory(), _Cluster(folder) as cluster:

@@ -16,7 +16,7 @@ from trainer.errors import RunFailed
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.ray_cluster import RayCluster
-from trainer.watch import PartsWatch
+from trainer.watch import EngineErrors, PartsWatch
 
 POLL_SECONDS = 0.5
 ATTEMPTS = "attempts"
@@ -45,7 +45,7 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     _add(config, "protege.imports", list(job.imports))
     metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
     try:
-        _wait(_launch(config), metrics)
+        _wait(_launch(config), metrics, cluster)
     except Exception as error:
         raise RunFailed(_explain(job, error, failures_file, cluster)) from error
     if (reached := last_checkpoint(job.checkpoints)) != job.steps:
@@ -108,11 +108,11 @@ def _launch(config):
     return runner, runner.run.remote(config)
 
 
-def _wait(launched, metrics: MetricsTail) -> None:
+def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:
     import ray
 
     runner, result = launched
-    watch = PartsWatch()
+    parts, engines = PartsWatch(), EngineErrors(cluster.logs)
     try:
         while True:
             done, _ = ray.wait([result], timeout=POLL_SECONDS)
@@ -120,8 +120,10 @@ def _wait(launched, metrics: MetricsTail) -> None:
             if done:
                 ray.get(result)
                 return
-            if (part := watch.dead()) is not None:
+            if (part := parts.dead()) is not None:
                 raise RuntimeError(f"{part} died")
+            if (error := engines.lasting()) is not None:
+                raise RuntimeError(f"a vLLM engine failed: {error}")
     finally:
         ray.kill(runner)
 

@@ -1,21 +1,25 @@
-"""Notices a dead part of a run.
+"""Notices a dead or failed part of a run.
 
-verl waits for a rollout that never comes when its engine is gone, so the launcher watches the processes
-themselves: every Ray actor and vLLM engine below this process, and every actor that Ray calls dead.
+verl waits for a rollout that never comes when its engine is gone, and for a weight update that an engine
+has refused. So the launcher watches the processes themselves, and what the engines write.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
-GRACE_SECONDS = 10.0
-"""How long a vanished part may be followed by the run's own end before it counts as dead: verl's last
-step ends its actors before it returns."""
+GRACE_SECONDS = 8.0
+"""How long a vanished part, or an engine's error, may be followed by the run's own end before it counts:
+verl's last step ends its actors before it returns, and the trainer's own message is the better one."""
 
 IDLE_TITLES = ("ray::IDLE", "ray::SPILL", "ray::RESTORE")
+
+ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] (\w*(?:Error|Exception)\b.*)")
 
 
 @dataclass
@@ -39,11 +43,6 @@ class PartsWatch:
                 return f"{self.seen[pid]} (pid {pid})"
         return None
 
-    def forget(self) -> None:
-        """Drops everything seen: the stage has ended as it should."""
-        self.seen.clear()
-        self.vanished.clear()
-
 
 def _parts() -> dict[int, str]:
     """Process id to title of every live Ray actor and vLLM engine below this process."""
@@ -63,3 +62,33 @@ def _is_part(title: str) -> bool:
     if title.startswith("VLLM::"):
         return True
     return title.startswith("ray::") and not title.startswith(IDLE_TITLES) and title[5:6].isupper()
+
+
+@dataclass
+class EngineErrors:
+    """Follows the logs of all workers for errors that a vLLM engine reports without ending."""
+
+    logs: Path
+    offsets: dict[Path, int] = field(default_factory=dict)
+    found: tuple[str, float] | None = None
+
+    def __post_init__(self):
+        self.offsets = {file: file.stat().st_size for file in self.logs.glob("worker-*")}
+
+    def lasting(self) -> str | None:
+        """The first engine error, once it is `GRACE_SECONDS` old; None before and where there is none."""
+        if self.found is None:
+            self._read()
+        if self.found is not None and time.monotonic() - self.found[1] >= GRACE_SECONDS:
+            return self.found[0]
+        return None
+
+    def _read(self) -> None:
+        for file in self.logs.glob("worker-*"):
+            with file.open("rb") as stream:
+                stream.seek(self.offsets.get(file, 0))
+                text = stream.read()
+            self.offsets[file] = self.offsets.get(file, 0) + len(text)
+            match = ENGINE_ERROR.search(text.decode("utf-8", errors="replace"))
+            if match and self.found is None:
+                self.found = (match.group(1), time.monotonic())

@@ -87,6 +87,8 @@ class ComparisonRow:
     n: int
     p_value: float | None
     verdict: Outcome
+    unscored: int = 0
+    """Answers of either side left out because one of a pair could not be judged."""
 
 
 @dataclass(frozen=True)
@@ -286,17 +288,32 @@ def _comparisons(graded: Graded, student: ModelRow, rows, infos, seed: int):
         ours = graded.get((student.name, info.name), [])
         for other in rows:
             theirs = graded.get((other.name, info.name), [])
-            if other.name == student.name or not _judged(ours) & _judged(theirs):
+            if other.name == student.name or not _have_common_problem(ours, theirs):
                 continue
             result = compare(ours, theirs, seed)
             yield ComparisonRow(
-                student.name, other.name, info.name, float(result.difference), float(result.lo),
-                float(result.hi), int(result.n), float(result.p_value), result.verdict,
-            )  # fmt: skip
+                model=student.name,
+                against=other.name,
+                benchmark=info.name,
+                difference=float(result.difference),
+                lo=float(result.lo),
+                hi=float(result.hi),
+                n=int(result.n),
+                p_value=float(result.p_value),
+                verdict=result.verdict,
+                unscored=int(result.unscored),
+            )
 
 
-def _judged(answers: Sequence[Sample]) -> set[str]:
-    return {answer.problem_id for answer in answers if answer.verdict != "unscored"}
+def _have_common_problem(ours: Sequence[Sample], theirs: Sequence[Sample]) -> bool:
+    """Whether a problem is left once `eval.compare.compare` drops unscored answers and their partners."""
+    dropped = {_pair(answer) for answer in (*ours, *theirs) if answer.verdict == "unscored"}
+    left = [{a.problem_id for a in side if _pair(a) not in dropped} for side in (ours, theirs)]
+    return bool(left[0] & left[1])
+
+
+def _pair(answer: Sample) -> tuple[str, int]:
+    return answer.problem_id, answer.index
 
 
 def _answers(graded: Graded, model: str, domain: str, infos: Sequence[BenchmarkInfo]) -> list[Sample]:

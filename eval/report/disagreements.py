@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -92,9 +92,18 @@ def _example(right: Literal["student", "teacher"], ours: Sample, theirs: Sample)
         right=right,
         benchmark=ours.benchmark,
         problem_id=ours.problem_id,
-        prompt=ours.prompt,
+        prompt=_as_text(ours.prompt),
         student_completion=ours.completion,
         teacher_completion=theirs.completion,
         student_detail=ours.detail,
         teacher_detail=theirs.detail,
     )
+
+
+def _as_text(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """A prompt as one text; the role is named where there is more than the user's one message."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return str(prompt[0]["content"])
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)

@@ -131,6 +131,7 @@ def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
         "n": row.n,
         "p_value": row.p_value,
         "verdict": row.verdict,
+        "unscored": row.unscored,
     }
 
 

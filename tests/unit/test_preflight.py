@@ -95,11 +95,12 @@ def test_every_problem_is_reported_at_once(run, config):
 
 
 def test_a_long_prompt_is_refused_with_its_row(run, config, tmp_path):
-    write_jsonl(tmp_path / "code.jsonl", [*sum_rows(2), {"prompt": "123456", "answer": "x"}, *sum_rows(4)[2:]])
+    rows = [*sum_rows(2), {"prompt": "123456", "answer": "x"}, *sum_rows(4)[2:]]
+    write_jsonl(tmp_path / "code.jsonl", rows)
     (problem,) = problems_of(run, config, "training.max_prompt_tokens=6")
     assert problem == (
-        f"{tmp_path}/code.jsonl, row 3: the prompt has 7 tokens with the chat template (the longest of domain "
-        "'code'), above training.max_prompt_tokens = 6"
+        f"{tmp_path}/code.jsonl, row 3: the prompt has 7 tokens with the chat template (the longest of "
+        "domain 'code'), above training.max_prompt_tokens = 6"
     )
 
 

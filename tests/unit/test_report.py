@@ -39,7 +39,10 @@ def test_numbers_are_written_by_hand_computed_rules():
     assert wording.points(0.0004) == "0.04", "an interval that leaves out zero must not read 0.0"
     assert wording.points(-0.0004) == f"{MINUS}0.04"
     assert wording.p_text(0.0004) == "p < 0.001"
-    assert (wording.p_text(0.04), wording.p_text(0.512)) == ("p = 0.040", "p = 0.51")
+    assert (wording.p_text(0.04), wording.p_text(0.512)) == (
+        "p = 0.040",
+        "p = 0.51",
+    )
     assert wording.duration(152.04) == "2 min 32 s"
     assert wording.duration(59.94) == "59.9 s"
     assert wording.duration(8000) == "2 h 13 min"
@@ -152,6 +155,7 @@ def test_json_has_the_declared_schema(data):
         "n": 250,
         "p_value": 0.04,
         "verdict": "matches within noise",
+        "unscored": 0,
     }
     assert report["wall_seconds"] == {"expert math": 152.04, "merge": 8000.0}
     assert report["peak_memory_bytes"] == 5 * 2**30
@@ -192,8 +196,10 @@ def test_markdown_html_and_json_agree(data, visible):
     for row in report["comparisons"]:
         difference = wording.points(row["difference"], plus=True)
         ends = wording.interval(*row["interval"])
-        assert f"| {difference} | {ends} | 0.040 | {row['n']} |" in markdown
-        shown = rf"{re.escape(difference)} {ends} {row['verdict']} \S+ n = {row['n']}, p = 0.040"
+        assert f"| {difference} | {ends} | 0.040 | {row['n']} | {row['unscored']} |" in markdown
+        shown = rf"{re.escape(difference)} {ends} {row['verdict']} \S+ n = {row['n']}, p = 0.040" + (
+            ", 4 answers left out" if row["unscored"] else ""
+        )
         assert re.search(shown, visible)
     for text in ("2 min 32 s", "2 h 13 min", "5.0 GiB", "2240", "2239", "1.25", "1.5", "462e3a2"):
         assert text in markdown and text in visible

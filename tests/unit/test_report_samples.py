@@ -89,6 +89,7 @@ def fake_compare_module() -> types.ModuleType:
             n=len(common),
             p_value=0.5,
             verdict="matches within noise",
+            unscored=0,
         )
 
     module.summarise, module.compare = summarise, compare
@@ -183,6 +184,31 @@ def test_from_samples_with_the_real_statistics():
         evaluation={f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation)}
     )
     json.dumps(to_json(report), allow_nan=False)
+
+
+def test_problems_without_a_judged_pair_are_not_compared():
+    pytest.importorskip("eval.compare", reason="eval/compare.py is absent")
+    crossed = {
+        ("student", "a"): [FakeSample("a", "q0", "unscored"), FakeSample("a", "q0", "pass", index=1)],
+        ("math", "a"): [FakeSample("a", "q0", "pass"), FakeSample("a", "q0", "unscored", index=1)],
+    }
+    assert from_samples(crossed, MODELS, INFOS[:1], seed=1).comparisons == ()
+    crossed["student", "a"] += answers("a", "fpf")[1:]
+    crossed["math", "a"] += answers("a", "ffp")[1:]
+    row = from_samples(crossed, MODELS, INFOS[:1], seed=1).comparisons[0]
+    assert (row.difference, row.n, row.unscored) == (0.0, 2, 4)
+
+
+def test_chat_prompts_are_shown_as_text():
+    def example(prompt):
+        ours, theirs = (dataclasses.replace(a, prompt=prompt) for a in answers("a", "p") + answers("a", "f"))
+        return find_disagreements("math", "math", [ours], [theirs]).examples[0].prompt
+
+    question = {"role": "user", "content": "2+2?"}
+    assert example("2+2?") == example((question,)) == "2+2?"
+    assert (
+        example(({"role": "system", "content": "Be brief."}, question)) == "system: Be brief.\n\nuser: 2+2?"
+    )
 
 
 def test_disagreements_use_first_judged_answers_only():

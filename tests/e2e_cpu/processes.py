@@ -1,0 +1,95 @@
+"""Watching a real run from outside: its processes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from trainer.reaper import MARK
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
+    """Starts the real command in a folder of its own, with a registry of its own."""
+    command = [str(Path(sys.executable).with_name("protege")), *arguments]
+    environment = {**os.environ, "PROTEGE_HOME": str(home), "TERM": "dumb"}
+    return subprocess.Popen(
+        command, cwd=home, env=environment, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def run_to_end(*arguments: str, home: Path, log: Path, timeout: float) -> int:
+    """The exit code of the real command."""
+    process = protege(*arguments, home=home, log=log)
+    try:
+        return process.wait(timeout)
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.Popen, log: Path) -> None:
+    """Waits until the condition holds while the process lives; fails with the log's end otherwise."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        tail = "\n".join(log.read_text().splitlines()[-20:])
+        assert process.poll() is None, f"the run ended with {process.returncode}:\n{tail}"
+        assert time.monotonic() < deadline, f"not within {seconds} s:\n{tail}"
+        time.sleep(0.2)
+
+
+def marked() -> set[int]:
+    """Live processes that belong to some run of ours."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return found
+
+
+def none_left(before: set[int], seconds: float = 20.0) -> bool:
+    """Whether all marked processes that were not there before are gone within the time."""
+    deadline = time.monotonic() + seconds
+    while marked() - before:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def kill_hard(process: subprocess.Popen) -> None:
+    """kill -9 of the command itself, as a user or the kernel would."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def descendant(process: subprocess.Popen, title: str) -> psutil.Process:
+    """The one process below the command whose title begins like this."""
+    found = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if _title(child).startswith(title)
+    ]
+    assert len(found) == 1, f"{len(found)} processes are titled {title}"
+    return found[0]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()[:1])
+    except psutil.Error:
+        return ""
+
+
+def steps_in(file: Path) -> int:
+    """Steps in a `metrics.jsonl`."""
+    return len([json.loads(line) for line in file.read_text().splitlines()]) if file.exists() else 0

@@ -1,0 +1,170 @@
+"""The real command with real verl, Ray and vLLM on two cores: killed, continued, broken, and whole."""
+
+import hashlib
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e_cpu.processes import (
+    PROJECT,
+    descendant,
+    kill_hard,
+    marked,
+    none_left,
+    protege,
+    run_to_end,
+    steps_in,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+DEMO = PROJECT / "configs" / "demo"
+START_SECONDS = 240
+
+
+def small_config(folder: Path, **changes) -> Path:
+    """The quickstart with few steps, rollouts and problems."""
+    expert = {"kind": "rl", "steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2, "learning_rate": 1e-4,
+              "save_every": 1, "seed": 0}  # fmt: skip
+    math = {"kind": "math", "name": "math_heldout", "path": str(DEMO / "math.heldout.jsonl"), "limit": 12}
+    code = {"kind": "evalplus", "name": "code_heldout", "path": str(DEMO / "code.heldout.evalplus.jsonl"),
+            "prompt_field": "instruction", "completion": "append", "limit": 8}  # fmt: skip
+    domains = {
+        name: {
+            "expert": expert,
+            "prompts": {"kind": "file", "path": str(DEMO / f"{name}.train.jsonl")},
+            "reward": name,
+            "benchmarks": [benchmark],
+        }
+        for name, benchmark in (("math", math), ("code", code))
+    }
+    training = {"steps": 6, "prompts_per_step": 8, "learning_rate": 1e-3, "max_prompt_tokens": 72,
+                "max_response_tokens": 48, "save_every": 2, "seed": 0}  # fmt: skip
+    config = {
+        "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
+        "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2}, "baselines": ["average"], **changes,
+    }  # fmt: skip
+    path = folder / f"{config['name']}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Working folder and registry of all runs here."""
+    return tmp_path_factory.mktemp("home")
+
+
+def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
+    config, log, before = small_config(home), home / "small.log", marked()
+    run = home / "runs" / "small"
+
+    process = protege("merge", str(config), home=home, log=log)
+    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 3, 3 * START_SECONDS, process, log)
+    kill_hard(process)
+    assert none_left(before), "kill -9 left processes behind"
+    assert not (run / "manifest.json").exists()
+
+    assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
+    assert none_left(before)
+    text = log.read_text()
+    assert "expert math: found in the registry" in text
+    check_artefacts(run)
+
+
+def check_artefacts(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    roles = {name: model["role"] for name, model in report["models"].items()}
+    assert roles == {
+        "base": "base", "math-teacher": "teacher", "code-teacher": "teacher", "student": "student",
+        "average": "baseline",
+    }  # fmt: skip
+    for model in report["models"].values():
+        assert model["benchmarks"]["math_heldout"]["n"] + model["benchmarks"]["math_heldout"]["unscored"] == 24
+        assert model["benchmarks"]["code_heldout@greedy"]["n"] == 8
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for domain in ("math", "code"):
+        for name in ("implicit_reward", "student_minus_teacher", "advantage_std", "length", "finish_rate", "entropy",
+                     "importance_weight_mean", "token_share"):  # fmt: skip
+            assert f"teacher/{domain}/{name}" in lines[-1]
+        assert lines[-1][f"teacher/{domain}/sequences"] == 4
+    for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md", "manifest.json",
+                 "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
+        assert (run / name).exists(), name
+    assert weights(run / "student") != weights(DEMO / "student")
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_finished_merge_run_again_changes_no_weight_and_trains_nothing(home):
+    run, log = home / "runs" / "small", home / "again.log"
+    before = weights(run / "student")
+    began = time.monotonic()
+    assert run_to_end("merge", str(home / "small.yaml"), home=home, log=log, timeout=200) == 0, log.read_text()
+    assert "merge: found done" in log.read_text()
+    assert weights(run / "student") == before
+    assert time.monotonic() - began < 120
+
+
+def test_the_student_loads_as_it_is_and_is_the_model_that_was_evaluated(home):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = home / "runs" / "small"
+    tokenizer = AutoTokenizer.from_pretrained(run / "student")
+    model = AutoModelForCausalLM.from_pretrained(run / "student")
+    greedy = [
+        sample
+        for line in (run / "samples" / "student" / "math_heldout.jsonl").read_text().splitlines()
+        if (sample := json.loads(line))["mode"] == "greedy"
+    ]
+    agree = 0
+    for sample in greedy[:6]:
+        ids = tokenizer.apply_chat_template(
+            sample["prompt"], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        answer = model.generate(**ids, max_new_tokens=48, do_sample=False)[0, ids["input_ids"].shape[1] :]
+        agree += tokenizer.decode(answer, skip_special_tokens=True) == sample["completion"]
+    assert agree == 6
+
+
+def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
+    config, log, before = small_config(home, name="dead"), home / "dead.log", marked()
+    config.write_text(config.read_text().replace("steps: 6", "steps: 500"))
+    run = home / "runs" / "dead"
+    process = protege("merge", str(config), home=home, log=log)
+    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 2, START_SECONDS, process, log)
+    descendant(process, "VLLM::EngineCore").send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    assert process.wait(60) == 1, log.read_text()[-2000:]
+    assert time.monotonic() - began < 30
+    last = [line for line in log.read_text().splitlines() if line.strip()][-1]
+    assert "first error:" in last and "Engine" in last, last
+    assert none_left(before)
+
+
+def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
+    config, log, before = home / "dead.yaml", home / "scorer.log", marked()
+    run = home / "runs" / "dead"
+    done = steps_in(run / "train" / "metrics.jsonl")
+    process = protege("merge", str(config), home=home, log=log)
+    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") > done + 1, START_SECONDS, process, log)
+    descendant(process, "ray::ScorerActor").send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    assert process.wait(60) == 1, log.read_text()[-2000:]
+    assert time.monotonic() - began < 30
+    assert none_left(before)
+
+    process = protege("merge", str(config), home=home, log=log)
+    time.sleep(25)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(40) == 130
+    assert "continues the run" in log.read_text().splitlines()[-1]
+    assert none_left(before)
