@@ -19,6 +19,8 @@ EXACT_PROBLEMS = 13
 """Up to so many problems all sign flips are enumerated."""
 MIN_PROBLEMS = 6
 """With fewer problems no paired difference can be told from zero at 95% (2 / 2^5 > 0.05)."""
+PRIOR = 0.5
+"""Weight of the problem at 0, and of that at 1, that steady the spread between problems."""
 _CHUNK = 2_000_000
 
 
@@ -50,7 +52,7 @@ def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: 
 
     The interval is Wilson's on the effective number of samples: the n for which p(1-p)/n is the variance
     of the mean that the spread between problems shows, with Student's t at (problems - 1) degrees of
-    freedom in place of the normal quantile. That n is estimated with one problem at 0 and one at 1
+    freedom in place of the normal quantile. That n is estimated with half a problem at 0 and at 1
     added, because few problems near 0% or 100% show too little of their spread; where there is none it comes
     out as the number of problems, as if all answers to a problem agreed. Scores are in [0, 1]; problems
     without scores are left out. Without any score the mean is NaN and the interval [0, 1].
@@ -64,9 +66,7 @@ def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: 
     p = float(means.mean())
     if n == 1:
         return Estimate(p, 0.0, 1.0, n_samples, 1)
-    padded = np.append(means, [0.0, 1.0])
-    ratio = padded.mean() * (1 - padded.mean()) / padded.var(ddof=1)
-    effective = min(n * float(ratio), float(n_samples))
+    effective = min(_effective_number(means), float(n_samples))
     t = t_quantile(0.5 + confidence / 2, n - 1)
     centre = (p + t * t / (2 * effective)) / (1 + t * t / effective)
     half = t / (1 + t * t / effective) * math.sqrt(p * (1 - p) / effective + (t / (2 * effective)) ** 2)
@@ -98,6 +98,15 @@ def paired_difference(
     tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * t_quantile(0.975, n - 1))
     lo, hi = np.quantile(resampled, [tail, 1 - tail])
     return Difference(mean, float(lo), float(hi), n, p_value)
+
+
+def _effective_number(means: np.ndarray) -> float:
+    """p(1-p) over the variance of the mean of (problems,) means, with PRIOR problems at 0 and 1 added."""
+    n = len(means)
+    weight = n + 2 * PRIOR
+    p = (float(means.sum()) + PRIOR) / weight
+    spread = (float(((means - p) ** 2).sum()) + PRIOR * (p * p + (1 - p) ** 2)) / (weight - 1)
+    return n * p * (1 - p) / spread
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -65,6 +65,15 @@ class Preflight:
             )
         return notes
 
+    def with_folders(self, config: MergeConfig) -> MergeConfig:
+        """The config with every model given by its folder, as trainer and evaluation need it."""
+        domains = dict(config.domains)
+        for name, domain in domains.items():
+            if isinstance(domain.expert, ModelExpert):
+                expert = domain.expert.model_copy(update={"path": self.fingerprints[name].path})
+                domains[name] = domain.model_copy(update={"expert": expert})
+        return config.model_copy(update={"student": str(self.student), "domains": domains})
+
     def counts(self) -> dict[str, int]:
         """Prompts of each domain, before balancing."""
         return dict(Counter(item.domain for item in self.routed))

@@ -37,7 +37,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
     """
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
-        folder = RunFolder.open(run_dir, loaded)
+        folder = RunFolder.open(run_dir, loaded, found)
         write_json(run_dir / "plan.json", make_plan(loaded, run_dir, found).to_json())
         for note in found.notes:
             say(f"note: {note}")
@@ -58,7 +58,7 @@ def build_experts(loaded: LoadedConfig) -> list:
     scratch = registry_root(loaded.config.registry) / "runs" / loaded.config.name
     found = preflight(loaded, scratch)
     with RunLock(scratch):
-        folder = RunFolder.open(scratch, loaded)
+        folder = RunFolder.open(scratch, loaded, found)
         with _Cluster(folder) as cluster:
             return [record for _, record in build_or_find(folder, found, cluster) if record is not None]
 
@@ -68,7 +68,7 @@ def evaluate_run(run_dir: Path) -> Path:
     loaded = _loaded_of(run_dir)
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
-        folder = RunFolder.open(run_dir, loaded)
+        folder = RunFolder.open(run_dir, loaded, found)
         teachers = _experts(folder, found, _NoCluster())
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")

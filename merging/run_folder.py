@@ -35,7 +35,7 @@ class RunFolder:
     measured: Measured
 
     @classmethod
-    def open(cls, path: Path, loaded: LoadedConfig) -> RunFolder:
+    def open(cls, path: Path, loaded: LoadedConfig, found: Preflight) -> RunFolder:
         """Creates the folder, or continues it; raises ConfigError if it holds another merge."""
         resolved = _plain(loaded.config)
         stored = path / RESOLVED
@@ -43,7 +43,7 @@ class RunFolder:
             _refuse_other_merge(path, yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
         write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
         write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-        return cls(path, loaded.config, Measured(path))
+        return cls(path, found.with_folders(loaded.config), Measured(path))
 
     @property
     def prompts_file(self) -> Path:

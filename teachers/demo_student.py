@@ -43,7 +43,9 @@ CONTEXT_TOKENS = 160
 STEPS = 300
 LEARNING_RATE = 2e-3
 MATH_PER_STEP = 64
-CODE_PER_STEP = 16
+CODE_PER_STEP = 8
+MICRO_BATCH = 8
+"""Examples of one domain that go through the model together: longer batches would be mostly padding."""
 CODE_PROGRAMS = 200
 """Programs that are demonstrated at all, of those of the train split."""
 CORRUPTED_SHARE = 0.3
@@ -97,7 +99,7 @@ def untrained(seed: int) -> LlamaForCausalLM:
 
 
 def demonstrations(steps: int, seed: int) -> list[tuple[str, str]]:
-    """Prompt and demonstration of every example, in training order: 64 math and 16 code a step.
+    """Prompt and demonstration of every example, in training order: 64 math and 8 code a step.
 
     Only problems of the train split are drawn; 30% of the demonstrations, at random, are corrupted.
     """
@@ -158,7 +160,8 @@ def _train(
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=len(examples) // batch,
-        per_device_train_batch_size=batch,
+        per_device_train_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=batch // MICRO_BATCH,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
         optim="adamw_torch",

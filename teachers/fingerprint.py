@@ -14,6 +14,11 @@ from typing import Any
 from configs.load import ConfigError
 
 
+PADDING_MULTIPLE = 64
+LARGEST_PADDING = 0.01
+"""Vocabularies are rounded up to a multiple of the one, by less than the other's share of it."""
+
+
 @dataclass(frozen=True)
 class ModelFingerprint:
     """Identity and limits of a model in Hugging Face format."""
@@ -124,9 +129,13 @@ def check_vocabulary(model: ModelFingerprint, name: str) -> None:
     """Raise ConfigError unless the model has one output for each token of its tokenizer.
 
     verl masks the outputs without a token while sampling and not while training, so log-probabilities
-    would differ between the two.
+    would differ between the two. Rows that only round the vocabulary up for the hardware, as Qwen3's do,
+    pass: they were never trained on, so next to no probability lies there, and the importance weight
+    corrects for it.
     """
-    if model.vocab_size != model.tokenizer_size:
+    padding = model.vocab_size - model.tokenizer_size
+    rounded_up = 0 < padding < LARGEST_PADDING * model.vocab_size and model.vocab_size % PADDING_MULTIPLE == 0
+    if padding != 0 and not rounded_up:
         raise ConfigError(
             f"{name} ({model.path}): vocab_size {model.vocab_size} in config.json differs from the "
             f"tokenizer's {model.tokenizer_size} tokens; they must be equal (transformers: "

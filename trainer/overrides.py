@@ -58,6 +58,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "data.seed": job.seed,
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
+        "reward.num_workers": 0,  # our agent loop workers compute the reward themselves
         "reward.custom_reward_function.path": f"pkg://{reward_module}",
         "reward.custom_reward_function.name": reward_name,
         "actor_rollout_ref.model.path": job.model_path,
@@ -125,7 +126,6 @@ def _cpu(job: TrainingJob) -> dict[str, Any]:
         f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": _bucket_megabytes(job.model_path),
         f"{ROLLOUT}.engine_kwargs.vllm": {"num_gpu_blocks_override": blocks, "distributed_executor_backend": "uni"},
         f"{ROLLOUT}.agent.num_workers": 1,
-        "reward.num_workers": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     }
 

@@ -42,8 +42,9 @@ class Panel:
 
 
 EXPERT_PANELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
-    "reward": ("Experts: reward", "mean reward", ("critic/score/mean", "critic/rewards/mean")),
-    "length": ("Experts: response length", "tokens", ("response_length/mean",)),
+    "reward": ("Experts: reward", "mean reward", ("reward", "critic/score/mean", "critic/rewards/mean")),
+    "length": ("Experts: response length", "tokens", ("response_length", "response_length/mean")),
+    "entropy": ("Experts: entropy", "nats per token", ("entropy", "actor/entropy")),
 }
 """Panel key -> title, unit, and the metric's names, of which the first present is shown."""
 
@@ -65,14 +66,16 @@ MERGE_PANELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "finish_rate": ("Finish rate", "share of rollouts", ("finish_rate",)),
     "entropy": ("Entropy", "nats per token", ("entropy",)),
+    "task_reward": ("Task reward of the rollouts", "mean reward", ("task_reward",)),
 }
 """As `EXPERT_PANELS`, the names being those below `teacher/<domain>/`."""
 
 WHOLE_BATCH: Mapping[str, tuple[str, ...]] = {
     "length": ("response_length/mean",),
-    "entropy": ("actor/entropy",),
+    "entropy": ("entropy", "actor/entropy"),
+    "task_reward": ("task_reward", "critic/score/mean"),
 }
-"""verl's metric over all domains, shown where a stage has no metric by domain."""
+"""Metrics over all domains, ours or verl's, shown where a stage has no metric by domain."""
 
 
 def panels(curves: Curves) -> list[Panel]:

@@ -92,7 +92,7 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DomainVerdict:
     """One sentence about one domain; the first of a domain is about its own teacher."""
 
     domain: str
@@ -123,7 +123,7 @@ class ReportData:
     config_yaml: str
     """The config, verbatim."""
     domains: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[DomainVerdict, ...]
     opd_sentence: str
     """Whether the student beats plain OPD, or that this was not measured."""
     models: tuple[ModelRow, ...]

@@ -8,12 +8,12 @@ from eval.report.data import (
     OPD_BASELINE,
     BenchmarkInfo,
     ComparisonRow,
+    DomainVerdict,
     Evaluation,
     ModelInfo,
     ModelRow,
     Outcome,
     Score,
-    Verdict,
     find_comparison,
     primary_benchmark,
     student_of,
@@ -125,22 +125,22 @@ def evidence(row: ComparisonRow) -> str:
     return f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
 
 
-def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[Verdict, ...]:
+def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
     """A sentence for every domain and every other model: the domain's own teacher comes first."""
-    found: list[Verdict] = []
+    found: list[DomainVerdict] = []
     others = [m for m in evaluation.models if m.role != "student"]
     for domain in domains:
         own_teachers = [m for m in others if m.role == "teacher" and m.domain == domain]
         if not own_teachers:
             sentence = f"{domain}: {NOT_MEASURED} against a teacher, because the domain has none here"
-            found.append(Verdict(domain, domain, "teacher", None, NOT_MEASURED, sentence))
+            found.append(DomainVerdict(domain, domain, "teacher", None, NOT_MEASURED, sentence))
         rest = [m for role in ("base", "baseline", "teacher") for m in others if m.role == role]
         rest = [m for m in rest if m not in own_teachers]
         found.extend(_verdict(evaluation, domain, other) for other in [*own_teachers, *rest])
     return tuple(found)
 
 
-def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> Verdict:
+def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> DomainVerdict:
     info = primary_benchmark(evaluation.benchmarks, domain)
     if info is None:
         why = "the domain has no benchmark"
@@ -149,12 +149,12 @@ def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> Verdict:
     if row is None:
         return _not_measured(domain, other, info.name, _why_missing(evaluation, other, info))
     sentence = f"{domain}: the student {claim(row.verdict, label(other))}: {evidence(row)}"
-    return Verdict(domain, other.name, other.role, info.name, row.verdict, sentence)
+    return DomainVerdict(domain, other.name, other.role, info.name, row.verdict, sentence)
 
 
-def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str) -> Verdict:
+def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str) -> DomainVerdict:
     sentence = f"{domain}: {NOT_MEASURED} whether the student beats {label(other)}, because {why}"
-    return Verdict(domain, other.name, other.role, benchmark, NOT_MEASURED, sentence)
+    return DomainVerdict(domain, other.name, other.role, benchmark, NOT_MEASURED, sentence)
 
 
 def _why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -123,6 +124,13 @@ def test_chat_template_file_comes_first(student):
     assert fp.fingerprint(student) == before
     (student / "chat_template.jinja").write_text("{{ messages }}")
     assert fp.fingerprint(student).chat_template_sha256 != before.chat_template_sha256
+
+
+def test_a_vocabulary_rounded_up_for_the_hardware_passes(student):
+    qwen = dataclasses.replace(fp.fingerprint(student), vocab_size=151936, tokenizer_size=151669)
+    fp.check_vocabulary(qwen, "student")
+    with pytest.raises(ConfigError, match="vocab_size 151670"):
+        fp.check_vocabulary(dataclasses.replace(qwen, vocab_size=151670), "student")
 
 
 def test_vocabulary_must_fit(student, tmp_path):

@@ -29,6 +29,30 @@ def test_panels_take_what_the_trainer_logged():
     assert entropy["all, opd"].values == (0.3,), "without a metric by domain, verl's own over all"
 
 
+def test_names_of_the_stored_metrics_are_known():
+    """Names as `teachers.build` stores an expert's curve and `merging.metrics` a merge's steps."""
+    expert = {"step": 1, "reward": 0.4, "response_length": 31.0, "entropy": 0.7, "seconds": 2.0}
+    means = {"implicit_reward": 0.2, "student_minus_teacher": 0.3, "length": 40.0, "finish_rate": 1.0}
+    merge = {
+        "step": 1,
+        "entropy": 0.6,
+        "task_reward": 0.5,
+        **{f"teacher/math/{k}": v for k, v in means.items()},
+    }
+    found = {p.key: [s.values for s in p.series] for p in panels({"expert math": [expert], "merge": [merge]})}
+    assert found == {
+        "expert-reward": [(0.4,)],
+        "expert-length": [(31.0,)],
+        "expert-entropy": [(0.7,)],
+        "merge-implicit_reward": [(0.2,)],
+        "merge-student_minus_teacher": [(0.3,)],
+        "merge-length": [(40.0,)],
+        "merge-finish_rate": [(1.0,)],
+        "merge-entropy": [(0.6,)],
+        "merge-task_reward": [(0.5,)],
+    }
+
+
 def test_an_unknown_teacher_metric_gets_a_panel_of_its_own():
     rows = [{"step": 1, "teacher/math/gradient_share": 0.5, "timing/x": 1.0}]
     (panel,) = panels({"merge": rows})

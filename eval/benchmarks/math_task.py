@@ -1,0 +1,122 @@
+"""Problems with a final answer, judged by math-verify on the last `\\boxed{}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from configs.load import ConfigError
+from configs.schema import MathBenchmark, StandardBenchmark
+from eval import graders
+from eval.benchmarks.task import (
+    BenchmarkTask,
+    Pairs,
+    content_digest,
+    read_rows,
+    require_fields,
+    require_unique_ids,
+)
+from eval.records import Grade, Problem
+
+BOX_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A published data set of problems on the Hugging Face hub."""
+
+    path: str
+    split: str
+    revision: str
+    licence: str
+    n_problems: int
+    """How many problems the published set has; another number is refused."""
+    id_field: str = "id"
+
+
+def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
+    """A published benchmark from `config.path`, else from the hub.
+
+    Fields of a problem: `problem`, `answer` (text or number). Raises ConfigError.
+    """
+    if config.path is not None:
+        rows = read_rows(config.path, config.name)
+        origin = f"{config.path} (a local copy; published as {hub.path} on the Hugging Face hub"
+    else:
+        rows = _load_hub(config.name, hub)
+        origin = f"{hub.path} on the Hugging Face hub (split {hub.split}, revision {hub.revision}"
+    place = f"benchmark {config.name}"
+    require_fields(rows, ("problem", "answer"), place)
+    if config.path is None and len(rows) != hub.n_problems:
+        raise ConfigError(f"{place}: {hub.path} has {len(rows)} problems where {hub.n_problems} are published")
+    ids = [str(row.get(hub.id_field, row.get("id", number))) for number, row in enumerate(rows)]
+    texts = [row["problem"] + BOX_INSTRUCTION for row in rows]
+    return _task(config, ids, texts, [row["answer"] for row in rows], f"{origin}; licence: {hub.licence})")
+
+
+def open_own(config: MathBenchmark) -> BenchmarkTask:
+    """The user's own problems; a field `id` is used if every problem has one. Raises ConfigError."""
+    rows = read_rows(config.path, config.name)
+    require_fields(rows, (config.problem_field, config.answer_field), f"benchmark {config.name}: {config.path}")
+    has_ids = all("id" in row for row in rows)
+    ids = [str(row["id"]) if has_ids else str(number) for number, row in enumerate(rows)]
+    texts = [str(row[config.problem_field]) + config.suffix for row in rows]
+    answers = [row[config.answer_field] for row in rows]
+    return _task(config, ids, texts, answers, f"{config.path} (the user's own file; licence: the user's)")
+
+
+def _task(
+    config: StandardBenchmark | MathBenchmark, ids: list[str], texts: list[str], answers: list[Any], origin: str
+) -> BenchmarkTask:
+    require_unique_ids(ids, f"benchmark {config.name}")
+    problems = [
+        Problem(id, ({"role": "user", "content": text},), _as_text(answer))
+        for id, text, answer in zip(ids, texts, answers, strict=True)
+    ][: config.limit]
+    digest = content_digest(
+        {
+            "problems": [[p.id, p.messages, p.reference] for p in problems],
+            "limits": [
+                graders.MAX_ANSWER_CHARS,
+                graders.MAX_NESTING,
+                graders.MAX_EXPONENT,
+                graders.MAX_FACTORIAL,
+                graders.MAX_DIGITS,
+                graders.MAX_EXPANSION,
+                graders.TIMEOUT_S,
+            ],
+        }
+    )
+    return BenchmarkTask(
+        name=config.name,
+        source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
+        problems=problems,
+        digest=digest,
+        grader=_grade,
+        canonical=lambda problem: f"\\boxed{{{problem.reference}}}",
+    )
+
+
+def _grade(pairs: Pairs) -> list[Grade]:
+    return [graders.grade_math(completion, problem.reference) for problem, completion in pairs]
+
+
+def _as_text(answer: Any) -> str:
+    """An answer as text; a whole number stored as a float loses its point."""
+    if isinstance(answer, float) and answer.is_integer():
+        return str(int(answer))
+    return str(answer)
+
+
+def _load_hub(name: str, hub: HubSource) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(hub.path, split=hub.split, revision=hub.revision).to_list()
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else "no message"
+        raise ConfigError(
+            f"benchmark {name}: {hub.path} cannot be loaded from the Hugging Face hub "
+            f"({type(error).__name__}: {reason}); give a local copy: "
+            f"{{kind: standard, name: {name}, path: FILE.jsonl}}"
+        ) from error

@@ -1,0 +1,98 @@
+"""What every benchmark is, and how its files are read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.load import ConfigError
+from eval.records import Completion, Grade, Problem
+
+Pairs = list[tuple[Problem, Completion]]
+
+
+@dataclass(frozen=True)
+class BenchmarkTask:
+    """A benchmark that is ready to be asked and graded."""
+
+    name: str
+    source: str
+    """Where its problems are from: place, revision, licence, and the digest of their content."""
+    problems: list[Problem]
+    digest: str
+    """sha256 of all that changes a verdict: problems, references, grader settings."""
+    grader: Callable[[Pairs], list[Grade]] = field(repr=False)
+    """Judges a list of answers; finished and unfinished ones alike."""
+    canonical: Callable[[Problem], str] = field(repr=False)
+    """An answer that should pass, as a model would write it."""
+
+    def grade(self, answers: Sequence[tuple[Problem, Completion]]) -> list[Grade]:
+        """Grades in the order of the answers; answers that are alike are judged once."""
+        keys = [(problem.id, completion.text, completion.finished) for problem, completion in answers]
+        first = {key: pair for key, pair in zip(reversed(keys), reversed(answers), strict=True)}
+        grades = dict(zip(first, self.grader(list(first.values())), strict=True))
+        return [grades[key] for key in keys]
+
+
+def self_check(task: BenchmarkTask) -> float:
+    """Fraction of the problems whose canonical answer passes: the ceiling of any model's accuracy."""
+    answers = [(problem, Completion(task.canonical(problem), 0, True)) for problem in task.problems]
+    return sum(grade.verdict == "pass" for grade in task.grade(answers)) / len(answers)
+
+
+def content_digest(value: Any) -> str:
+    """sha256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_rows(path: Path, where: str) -> list[dict[str, Any]]:
+    """Rows of a `.jsonl` or `.jsonl.gz` file. Raises ConfigError; `where` names the benchmark."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"benchmark {where}: {path}: no such file; expected .jsonl or .jsonl.gz")
+    rows = []
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    rows.append(_row(line, f"benchmark {where}: {path}, line {number}"))
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise ConfigError(f"benchmark {where}: {path}: cannot be read as .jsonl: {error}") from None
+    if not rows:
+        raise ConfigError(f"benchmark {where}: {path}: no problems in it; expected one JSON object a line")
+    return rows
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{place}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"{place}: not a JSON object")
+    return row
+
+
+def require_fields(rows: Sequence[dict[str, Any]], fields: Sequence[str], place: str) -> None:
+    """Raises ConfigError if a row lacks one of the fields; `place` says whose rows these are."""
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in fields if row.get(name) is None]
+        if missing:
+            raise ConfigError(
+                f"{place}: problem {number} has no {missing[0]!r}; it has {', '.join(sorted(row))}"
+            )
+
+
+def require_unique_ids(ids: Sequence[str], place: str) -> None:
+    """Raises ConfigError if two problems share an id."""
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise ConfigError(f"{place}: two problems have the id {id!r}; ids must be unique")
+        seen.add(id)

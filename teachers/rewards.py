@@ -1,0 +1,57 @@
+"""Rewards that train an expert: 1 for a right answer, 0 for any other.
+
+Adding a reward is a function here and a line in REWARDS (and in `configs.schema.REWARDS`); the contract
+test runs every entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from eval.graders import grade_exact, grade_math
+from eval.records import Completion, Verdict
+from eval.sandbox import run_tests
+
+Reward = Callable[[str, Any, bool], float]
+"""(completion, answer, finished) -> reward; `finished` is False where the length limit cut it off."""
+
+
+def math_reward(completion: str, answer: Any, finished: bool) -> float:
+    r"""1 if the last \boxed{} equals the answer, by math-verify; a truncated completion gets 0."""
+    grade = grade_math(Completion(completion, 0, finished), str(answer))
+    return float(grade.verdict == Verdict.PASS)
+
+
+def code_reward(completion: str, answer: Any, finished: bool) -> float:
+    """1 if `prefix + completion` passes all tests of `{"prefix", "entry_point", "tests"}` in the sandbox."""
+    if not finished or not completion.strip():
+        return 0.0
+    result = run_tests(answer.get("prefix", "") + completion, answer["entry_point"], answer["tests"])
+    return float(result.status == "passed")
+
+
+def exact_reward(completion: str, answer: Any, finished: bool) -> float:
+    """1 if the completion is the answer, white space around it aside."""
+    grade = grade_exact(Completion(completion, 0, finished), answer)
+    return float(grade.verdict == Verdict.PASS)
+
+
+REWARDS: dict[str, Reward] = {"math": math_reward, "code": code_reward, "exact": exact_reward}
+"""Every reward by the name that a config gives it."""
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_kwargs: Any
+) -> dict[str, float]:
+    """verl's custom reward function: the reward that the row's `extra_info["reward"]` names.
+
+    `ground_truth` is the answer as JSON text. Raises ValueError for an unknown reward.
+    """
+    row = extra_info or {}
+    name = row.get("reward")
+    if name not in REWARDS:
+        raise ValueError(f"row of {data_source!r}: unknown reward {name!r}; valid: {', '.join(REWARDS)}")
+    score = REWARDS[name](solution_str, json.loads(ground_truth), row.get("finished", True))
+    return {"score": score, "acc": score}
