@@ -302,6 +302,8 @@ class MergeConfig(Strict):
     """The domains by name, one teacher each."""
     prompts: Prompts | None = None
     """Prompts of several domains in one source, each labelled (see `routing`)."""
+    chat_template: dict[str, bool | int | float | str] = {}
+    """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
     routing: LabelRouting = LabelRouting()
     """How a prompt finds its teacher."""
     objective: Objective = Objective()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,8 @@ class Generator:
     """File of the workers' output; with several workers each has its own, numbered."""
     tensor_parallel: int = 1
     """Devices that share one engine."""
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the models' chat templates."""
     seconds: dict[str, float] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
 
@@ -124,6 +126,7 @@ class Generator:
                     "prompts": [_prompt(problem, mode, n, seed) for problem in part],
                     "temperature": temperature if mode == "sampled" else 0.0,
                     "max_tokens": max_tokens,
+                    "chat_template": dict(self.chat_template),
                 }
                 for part in _deal(problems, len(self._workers))
             ]

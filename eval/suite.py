@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -22,8 +22,9 @@ from typing import Any, Literal
 from configs.load import ConfigError
 from configs.schema import Benchmark, Evaluation, Hardware
 from eval.benchmarks import BenchmarkTask, open_benchmark
+from eval.engine_weights import ENGINE_FILES
 from eval.generate import Generator
-from eval.generation_worker import DTYPES, ENGINE_FILES
+from eval.generation_worker import DTYPES
 from eval.records import Completion, Problem, Sample, Verdict, read_samples, write_samples
 
 Progress = Callable[[str, str, int, int], None]
@@ -74,6 +75,7 @@ def evaluate(
     samples_dir: Path,
     on_progress: Progress,
     cache_dir: Path | None = None,
+    chat_template: Mapping[str, Any] | None = None,
     make_generator: Callable[..., Generator] = Generator,
 ) -> dict[tuple[str, str], list[Sample]]:
     """Samples of every (model name, benchmark name), in the order of the arguments.
@@ -85,6 +87,7 @@ def evaluate(
 
     on_progress: called in this thread with model, benchmark, answers so far and answers wanted.
     cache_dir: samples shared between runs, by key; None shares nothing.
+    chat_template: arguments of the models' chat templates.
     make_generator: what to construct in place of `Generator`, with its arguments.
 
     Raises ConfigError for a model that cannot be evaluated or a benchmark that cannot be opened, and
@@ -95,7 +98,8 @@ def evaluate(
     folders = {model.name: resolve_model(str(model.path)) for model in models}
     contexts = [context_length(folder) for folder in folders.values()]
     shortest_context = min((context for context in contexts if context is not None), default=None)
-    make_job = partial(_job, settings=settings, max_tokens=max_tokens, hardware=hardware)
+    template = dict(chat_template or {})
+    make_job = partial(_job, settings=settings, max_tokens=max_tokens, hardware=hardware, template=template)
     results: dict[tuple[str, str], Future[list[Sample]] | list[Sample]] = {}
     with ThreadPoolExecutor(max_workers=1) as grader:
         lengths = [_longest_sequence(task, max_tokens, shortest_context) for task in tasks]
@@ -105,6 +109,7 @@ def evaluate(
             max_model_len=max(lengths, default=max_tokens),
             log_path=Path(samples_dir) / "generation.log",
             tensor_parallel=hardware.rollout_tensor_parallel if hardware.device == "cuda" else 1,
+            chat_template=template,
         ) as generator:
             for model in models:
                 for task in tasks:
@@ -273,6 +278,7 @@ def _job(
     settings: Evaluation,
     max_tokens: int,
     hardware: Hardware,
+    template: Mapping[str, Any],
 ) -> _Job:
     longest = _longest_sequence(task, max_tokens, None)
     is_limited = shortest_context is not None and shortest_context < longest
@@ -280,13 +286,14 @@ def _job(
         {
             "model": model_digest(folder),
             "benchmark": [task.name, task.digest],
+            "chat_template": template,
             "sampling": [settings.greedy, settings.samples_per_problem, settings.temperature, settings.seed],
             "max_tokens": max_tokens,
             "context": shortest_context if is_limited else None,
             "device": [hardware.device, DTYPES[hardware.device]],
             "tensor_parallel": hardware.rollout_tensor_parallel if hardware.device == "cuda" else 1,
             "versions": _versions(GENERATION_PACKAGES),
-            "code": _code_digest("generate.py", "generation_worker.py"),
+            "code": _code_digest("generate.py", "generation_worker.py", "engine_weights.py"),
         }
     )
     grading_key = _digest(

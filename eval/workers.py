@@ -27,18 +27,25 @@ class WorkerTimeout(RuntimeError):
 class Worker:
     """Starts `python -m module arguments` at the first question, and again after it was killed or lost.
 
+    `environment` is laid over this process's environment, less the variables in `removed`.
+
     Thread-safe, one question at a time. A forked process gets a helper of its own. The module must answer
     every line of stdin with one line on stdout and end with its stdin.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        module: str,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        removed: Sequence[str] = (),
     ) -> None:
         self._command = [sys.executable, "-P", "-m", module, *arguments]
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         single = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        self._environment = {**os.environ, **single, **(environment or {})}
+        inherited = {name: value for name, value in os.environ.items() if name not in removed}
+        self._environment = {**inherited, **single, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         _all.add(self)

@@ -44,6 +44,7 @@ def merge_job(config: MergeConfig, name: str, teachers: dict[str, str], train_fi
         gradient_clip=training.gradient_clip,
         loss_aggregation=training.loss_aggregation,
         agent_loop_manager="merging.agent_loop.ScoringAgentLoopManager",
+        chat_template=config.chat_template,
         imports=("merging.shared_trainer",) if config.scorer.kind == "shared" else (),
         verl_overrides={**_objective(config), **_teachers(config, teachers), **_scorer(config, teachers)},
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from configs.load import ConfigError
 from routing.mix import by_domain
@@ -15,7 +16,9 @@ EXTRA_TOKENS = 8
 """Tokens that a tokenizer may add to a text's bytes (a prefix space); one token holds at least a byte."""
 
 
-def longest_prompts(routed: Sequence[RoutedPrompt], student: Path) -> dict[str, tuple[int, RoutedPrompt]]:
+def longest_prompts(
+    routed: Sequence[RoutedPrompt], student: Path, template: Mapping[str, Any]
+) -> dict[str, tuple[int, RoutedPrompt]]:
     """Each domain's longest prompt and its number of tokens, chat template and generation prompt included.
 
     Texts are read in order of falling length in bytes, and only as long as a longer one can still come.
@@ -25,11 +28,11 @@ def longest_prompts(routed: Sequence[RoutedPrompt], student: Path) -> dict[str, 
         return {}
     with _only_errors():
         tokenizer = _load(student)
-        return {name: _longest(items, tokenizer, student) for name, items in by_domain(routed).items()}
+        return {name: _longest(items, tokenizer, student, template) for name, items in by_domain(routed).items()}
 
 
-def _longest(items: list[RoutedPrompt], tokenizer, student: Path) -> tuple[int, RoutedPrompt]:
-    texts = [_rendered(item, tokenizer, student) for item in items]
+def _longest(items: list[RoutedPrompt], tokenizer, student: Path, template: Mapping[str, Any]) -> tuple[int, RoutedPrompt]:
+    texts = [_rendered(item, tokenizer, student, template) for item in items]
     sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
     order = sorted(range(len(items)), key=lambda position: -sizes[position])
     found = (-1, items[0])
@@ -44,12 +47,12 @@ def _longest(items: list[RoutedPrompt], tokenizer, student: Path) -> tuple[int, 
     return found
 
 
-def _rendered(item: RoutedPrompt, tokenizer, student: Path) -> str:
+def _rendered(item: RoutedPrompt, tokenizer, student: Path, template: Mapping[str, Any]) -> str:
     from jinja2 import TemplateError
 
     try:
         return tokenizer.apply_chat_template(
-            list(item.prompt.messages), add_generation_prompt=True, tokenize=False
+            list(item.prompt.messages), add_generation_prompt=True, tokenize=False, **template
         )
     except TemplateError as error:
         raise ConfigError(

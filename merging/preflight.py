@@ -108,7 +108,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     if student:
         with _collect(problems):
             _check_template(student)
-            longest = _prompt_tokens(routed, Path(student.path), config.training.max_prompt_tokens)
+            longest = _prompt_tokens(routed, Path(student.path), config)
         with _collect(problems):
             memory = _check_memory(config, fingerprints)
         with _collect(problems):
@@ -195,9 +195,10 @@ def _check_template(student: ModelFingerprint) -> None:
         raise ConfigError(f"student ({student.path}): has no chat template, so it cannot be prompted")
 
 
-def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, limit: int) -> dict[str, int]:
+def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, config: MergeConfig) -> dict[str, int]:
     """Tokens of each domain's longest prompt; raises ConfigError, one message a domain, above the limit."""
-    longest = longest_prompts(routed, student)
+    limit = config.training.max_prompt_tokens
+    longest = longest_prompts(routed, student, config.chat_template)
     over = [
         f"{item.prompt.where}: the prompt has {tokens} tokens with the chat template (the longest of domain "
         f"{domain!r}), above training.max_prompt_tokens = {limit}"

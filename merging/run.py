@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,7 @@ def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
                 folder.samples,
                 progress,
                 cache_dir=registry_root(config.registry) / "samples",
+                chat_template=config.chat_template,
             )
         except RuntimeError as error:
             raise RunFailed(f"evaluation stopped: {error}") from error
@@ -202,9 +204,8 @@ def _report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
     from merging.reporting import write
 
     path = write(folder, teachers, samples)
-    for line in (folder.path / "report.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("- ") and "teacher" in line:
-            say(line)
+    for verdict in json.loads((folder.path / "report.json").read_text(encoding="utf-8"))["verdicts"]:
+        say(verdict["sentence"])
     say(f"report: {path}")
     return path
 

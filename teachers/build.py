@@ -59,6 +59,7 @@ class ExpertOrder:
             "recipe": recipe,
             "reward": self.config.domains[self.domain].reward,
             "prompts": _digest([[p.prompt.messages, p.prompt.answer] for p in self.prompts]),
+            "chat_template_arguments": self.config.chat_template,
             "max_prompt_tokens": self.config.training.max_prompt_tokens,
             "max_response_tokens": self.response_tokens,
         }
@@ -112,6 +113,7 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
         save_every=recipe.save_every,
         seed=recipe.seed,
         hardware=order.config.hardware,
+        chat_template=order.config.chat_template,
         reward_function=("teachers.rewards", "compute_score"),
     )
 

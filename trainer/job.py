@@ -40,6 +40,8 @@ class TrainingJob:
     gradient_clip: float = 1.0
     loss_aggregation: str = "token-mean"
     agent_loop_manager: str = "trainer.agent_loop.LoudAgentLoopManager"
+    chat_template: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template."""
     imports: tuple[str, ...] = ()
     """Modules that register something with verl and must be loaded where the trainer is chosen."""
     verl_overrides: Mapping[str, Any] = field(default_factory=dict)

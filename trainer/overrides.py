@@ -56,6 +56,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "data.shuffle": False,  # the rows are scheduled: every step holds its share of every domain
         "data.dataloader_num_workers": 0,  # so that a resumed run reads on exactly where it stopped
         "data.seed": job.seed,
+        "data.apply_chat_template_kwargs": dict(job.chat_template),
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
         "reward.num_workers": 0,  # our agent loop workers compute the reward themselves
@@ -104,7 +105,6 @@ def _device(job: TrainingJob) -> dict[str, Any]:
 def _cpu(job: TrainingJob) -> dict[str, Any]:
     """Why each of these is forced on a CPU is told in docs/how_it_works.md ("verl on a CPU")."""
     sequences = max(8, min(256, job.prompts_per_step * job.samples_per_prompt))
-    blocks = sequences * (-(-job.context_tokens // KV_BLOCK_TOKENS)) + 8
     return {
         "actor_rollout_ref.model.external_lib": "trainer.cpu_engines",
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
@@ -124,7 +124,7 @@ def _cpu(job: TrainingJob) -> dict[str, Any]:
         f"{ROLLOUT}.max_num_batched_tokens": max(2048, job.context_tokens),
         # a tied embedding must reach vLLM in one load call, so one bucket holds the whole model
         f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": _bucket_megabytes(job.model_path),
-        f"{ROLLOUT}.engine_kwargs.vllm": {"num_gpu_blocks_override": blocks, "distributed_executor_backend": "uni"},
+        f"{ROLLOUT}.engine_kwargs.vllm": _cpu_engine(sequences, job.context_tokens),
         f"{ROLLOUT}.agent.num_workers": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     }
@@ -137,8 +137,18 @@ def _cuda(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-KV_BLOCK_TOKENS = 16
-"""Below vLLM-CPU's own block size, so that the number of blocks is never too small."""
+KV_BLOCK_TOKENS = 32
+"""Cache block on a CPU; vLLM's own 128 there wastes most of each block on short sequences."""
+
+
+def _cpu_engine(sequences: int, context_tokens: int) -> dict[str, Any]:
+    """vLLM's cache for so many sequences at once and no more (it is resident), in one process."""
+    blocks = sequences * -(-context_tokens // KV_BLOCK_TOKENS) + 8
+    return {
+        "block_size": KV_BLOCK_TOKENS,
+        "num_gpu_blocks_override": blocks,
+        "distributed_executor_backend": "uni",
+    }
 
 
 def _bucket_megabytes(model_path: str) -> int:
@@ -162,7 +172,6 @@ def inference_settings(hardware: Hardware, max_prompt_tokens: int, max_response_
         "gpu_memory_utilization": hardware.rollout_memory_fraction,
     }
     if hardware.device == "cpu":
-        blocks = CPU_TEACHER_SEQUENCES * -(-context // KV_BLOCK_TOKENS) + 8
         settings |= {
             "dtype": "float32",
             "enforce_eager": True,
@@ -170,7 +179,7 @@ def inference_settings(hardware: Hardware, max_prompt_tokens: int, max_response_
             "free_cache_engine": False,
             "max_num_seqs": CPU_TEACHER_SEQUENCES,
             "gpu_memory_utilization": 0.1,
-            "engine_kwargs": {"vllm": {"num_gpu_blocks_override": blocks, "distributed_executor_backend": "uni"}},
+            "engine_kwargs": {"vllm": _cpu_engine(CPU_TEACHER_SEQUENCES, context)},
         }
     return settings
 

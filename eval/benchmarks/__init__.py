@@ -1,0 +1,32 @@
+"""Benchmarks by name and by kind. A new standard one is a file with `open_task` and a line in `STANDARD`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from configs.schema import Benchmark
+from eval.benchmarks.task import BenchmarkTask, self_check
+
+__all__ = ["STANDARD", "BenchmarkTask", "open_benchmark", "self_check"]
+
+STANDARD: dict[str, str] = {
+    "aime24": "eval.benchmarks.aime24:open_task",
+    "aime25": "eval.benchmarks.aime25:open_task",
+    "hmmt25_feb": "eval.benchmarks.hmmt25_feb:open_task",
+    "humaneval_plus": "eval.benchmarks.humaneval_plus:open_task",
+    "mbpp_plus": "eval.benchmarks.mbpp_plus:open_task",
+}
+"""Published benchmarks; each target takes a StandardBenchmark and returns a BenchmarkTask."""
+
+KINDS: dict[str, str] = {
+    "math": "eval.benchmarks.math_task:open_own",
+    "evalplus": "eval.benchmarks.evalplus_task:open_own",
+}
+"""Kinds of the user's own benchmarks; each target takes that kind's config."""
+
+
+def open_benchmark(config: Benchmark) -> BenchmarkTask:
+    """The benchmark that a config declares, its problems read. Raises ConfigError."""
+    target = STANDARD[config.name] if config.kind == "standard" else KINDS[config.kind]
+    module, function = target.split(":")
+    return getattr(import_module(module), function)(config)

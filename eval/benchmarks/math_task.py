@@ -48,7 +48,7 @@ def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
     place = f"benchmark {config.name}"
     require_fields(rows, ("problem", "answer"), place)
     if config.path is None and len(rows) != hub.n_problems:
-        raise ConfigError(f"{place}: {hub.path} has {len(rows)} problems where {hub.n_problems} are published")
+        raise ConfigError(f"{place}: {hub.path} has {len(rows)} problems, not the published {hub.n_problems}")
     ids = [str(row.get(hub.id_field, row.get("id", number))) for number, row in enumerate(rows)]
     texts = [row["problem"] + BOX_INSTRUCTION for row in rows]
     return _task(config, ids, texts, [row["answer"] for row in rows], f"{origin}; licence: {hub.licence})")
@@ -57,7 +57,8 @@ def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
 def open_own(config: MathBenchmark) -> BenchmarkTask:
     """The user's own problems; a field `id` is used if every problem has one. Raises ConfigError."""
     rows = read_rows(config.path, config.name)
-    require_fields(rows, (config.problem_field, config.answer_field), f"benchmark {config.name}: {config.path}")
+    place = f"benchmark {config.name}: {config.path}"
+    require_fields(rows, (config.problem_field, config.answer_field), place)
     has_ids = all("id" in row for row in rows)
     ids = [str(row["id"]) if has_ids else str(number) for number, row in enumerate(rows)]
     texts = [str(row[config.problem_field]) + config.suffix for row in rows]
@@ -66,7 +67,11 @@ def open_own(config: MathBenchmark) -> BenchmarkTask:
 
 
 def _task(
-    config: StandardBenchmark | MathBenchmark, ids: list[str], texts: list[str], answers: list[Any], origin: str
+    config: StandardBenchmark | MathBenchmark,
+    ids: list[str],
+    texts: list[str],
+    answers: list[Any],
+    origin: str,
 ) -> BenchmarkTask:
     require_unique_ids(ids, f"benchmark {config.name}")
     problems = [

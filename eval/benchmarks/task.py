@@ -57,8 +57,8 @@ def read_rows(path: Path, where: str) -> list[dict[str, Any]]:
         raise ConfigError(f"benchmark {where}: {path}: no such file; expected .jsonl or .jsonl.gz")
     rows = []
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as file:
+        open_text = gzip.open if path.suffix == ".gz" else open
+        with open_text(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     rows.append(_row(line, f"benchmark {where}: {path}, line {number}"))

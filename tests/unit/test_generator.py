@@ -12,7 +12,8 @@ import pytest
 
 from eval import generate
 from eval.generate import Generator, sample_seed, worker_environment
-from eval.generation_worker import Settings, engine_key
+from eval.engine_weights import engine_key
+from eval.generation_worker import Settings
 from eval.records import Completion, Problem
 
 FAKE_WORKER = textwrap.dedent(
