@@ -27,3 +27,13 @@ class TaskRunner(PlainTaskRunner):
         except Exception as error:
             failures.record(config.protege.failures_file, "trainer", error)
             raise
+        finally:
+            self._free_devices()
+
+    def _free_devices(self) -> None:
+        """Gives the devices back: Ray keeps an actor's placement groups until the whole job ends, and
+        the next stage of this run is the same job."""
+        manager = getattr(self.trainer, "resource_pool_manager", None)
+        for pool in manager.resource_pool_dict.values() if manager is not None else ():
+            for group in pool.pgs or ():
+                ray.util.remove_placement_group(group)

@@ -43,7 +43,9 @@ class EvalPlusGrading:
         if not self._workers:
             self._prepare_workers()
         owners = {id: i % len(self._workers) for i, id in enumerate(self._problems)}
-        shares = [[i for i, (id, _) in enumerate(answers) if owners[id] == w] for w in range(len(self._workers))]
+        shares: list[list[int]] = [[] for _ in self._workers]
+        for i, (id, _solution) in enumerate(answers):
+            shares[owners[id]].append(i)
         replies: dict[int, dict[str, Any]] = {}
 
         def work(worker: Worker, share: list[int]) -> None:
@@ -90,10 +92,10 @@ class EvalPlusGrading:
             return problem
         from evalplus.data.mbpp import mbpp_deserialize_inputs
 
-        inputs = {
-            key: mbpp_deserialize_inputs(problem["task_id"], problem[key]) for key in ("base_input", "plus_input")
+        id = problem["task_id"]
+        return problem | {
+            key: mbpp_deserialize_inputs(id, problem[key]) for key in ("base_input", "plus_input")
         }
-        return {**problem, **inputs}
 
 
 def _ask(worker: Worker, id: str, solution: str, min_time_limit: float) -> dict[str, Any]:

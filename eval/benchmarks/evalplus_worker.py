@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class Checker:
             return "pass", ""
         if status == "timeout":
             return status, f"{part} tests did not end"
-        return status, f"{part} test {len(details) - 1} failed" if len(details) else "the program does not load"
+        if not len(details):
+            return status, "the program does not load"
+        return status, f"{part} test {len(details) - 1} failed"
 
     def _compute_truth(self, id: str) -> dict[str, Any]:
         from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
@@ -112,6 +115,8 @@ def confine_children(replies: int) -> None:
 def main() -> None:
     """The process: answers until stdin ends."""
     import evalplus.eval  # noqa: F401  (before the forks)
+
+    tempfile.gettempdir()  # its first call tries to write, which the children cannot
 
     dataset, path = sys.argv[1:]
     checker = Checker(dataset, pickle.loads(Path(path).read_bytes()))

@@ -1,0 +1,139 @@
+"""Verdicts of the graders of single answers, with guards against endless computations."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from eval import graders
+from eval.graders import extract_program, grade_exact, grade_math, last_boxed, reason_to_refuse
+from eval.records import Completion, Grade, Verdict
+from eval.workers import WorkerLost, WorkerTimeout
+
+
+def answer(text, finished=True):
+    return Completion(text, 5, finished)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "verdict"),
+    [
+        ("85", "85", "pass"), ("84", "85", "fail"), ("070", "70", "pass"), ("+5", "5", "pass"),
+        (r"\frac{1}{2}", "0.5", "pass"), ("1/2", r"\frac{1}{2}", "pass"), ("x^2+2x+1", "(x+1)^2", "pass"),
+        (r"\sqrt{23}-2\sqrt{3}", r"\sqrt{23}-2 \sqrt{3}", "pass"), (r"\frac{1}{3}", "0.5", "fail"),
+        (r"\text{Tuesday}", "Tuesday", "pass"), ("(1,2)", "(1,2)", "pass"), ("(2,1)", "(1,2)", "fail"),
+        ("2^{10}", "1024", "pass"), ("1,000", "1000", "pass"),
+    ],
+)  # fmt: skip
+def test_math_answers(given, expected, verdict):
+    assert grade_math(answer(f"so it is \\boxed{{{given}}}."), expected).verdict == verdict
+
+
+def test_only_the_last_box_counts():
+    assert grade_math(answer(r"\boxed{1} or \boxed{2}"), "2").verdict == Verdict.PASS
+    assert grade_math(answer(r"\boxed{1} or \boxed{2}"), "1").verdict == Verdict.FAIL
+
+
+def test_an_answer_without_a_box_fails_and_says_so():
+    assert grade_math(answer("the answer is 85"), "85") == Grade(Verdict.FAIL, "no \\boxed{}")
+    assert grade_math(answer(r"\boxed{}"), "85").detail == "empty \\boxed{}"
+    assert grade_math(answer(r"\boxed{85"), "85").verdict == Verdict.FAIL
+
+
+def test_a_truncated_answer_fails_even_with_the_right_box():
+    assert grade_math(answer(r"\boxed{85}", finished=False), "85") == Grade(Verdict.FAIL, "truncated")
+    assert grade_exact(answer("85", finished=False), "85") == Grade(Verdict.FAIL, "truncated")
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [(r"\boxed{a{b}c}", "a{b}c"), (r"\boxed{\{1\}}", r"\{1\}"), (r"\boxed{\boxed{5}}", "5"), ("none", None),
+     (r"\boxed{a", None)],
+)  # fmt: skip
+def test_last_boxed(text, content):
+    assert last_boxed(text) == content
+
+
+PATHOLOGICAL = [
+    "9^{9^{9^9}}", "9^9^9^9", "(9^{9999})^{9999}", "9^{9999*9999}", "(" * 2000 + "1" + ")" * 2000, "((9!)!)!",
+    "100000!", r"\binom{1000000}{500000}", r"\sum_{i=1}^{1000000} i", r"\int_0^1 x^{500} dx", "(1+x)^{3000}",
+    "9" * 5000, "9^{9}!", "{" * 30 + "}" * 30, "9^{9^{20}}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", PATHOLOGICAL)
+def test_pathological_answers_are_refused_before_they_are_parsed(expression):
+    started = time.process_time()
+    grade = grade_math(answer(f"\\boxed{{{expression}}}"), "3")
+    assert grade.verdict == Verdict.FAIL and grade.detail.startswith(("refused", "no \\boxed"))
+    assert time.process_time() - started < 0.2
+
+
+@pytest.mark.parametrize(
+    "expression", [r"2^{25} \cdot 26!", "x^2+1", r"\frac{1311}{2017}", "2^{2^3}", "3^{2024}"]
+)
+def test_usual_answers_are_not_refused(expression):
+    assert reason_to_refuse(expression) == ""
+
+
+def test_a_refused_form_that_is_literally_the_expected_one_passes():
+    assert grade_math(answer(r"\boxed{3^{100000}}"), "3^{100000}").verdict == Verdict.PASS
+
+
+def test_grading_works_in_threads():
+    def grade(i):
+        return grade_math(answer(f"\\boxed{{\\frac{{{i}}}{{7}}}}"), f"{i}/7").verdict
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(grade, range(1, 7))) == {Verdict.PASS}
+
+
+def test_an_unparsable_expected_answer_is_unscored():
+    assert grade_math(answer(r"\boxed{\frac{1}{2}}"), "").verdict == Verdict.UNSCORED
+
+
+class Helper:
+    """Plays a worker: raises or returns the given outcomes in turn."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+
+    def ask(self, question, timeout_s):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+RIGHT, TIMEOUT, LOST = {"result": "right"}, WorkerTimeout("slow"), WorkerLost("gone")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ([LOST, RIGHT], "pass"), ([LOST, LOST], "unscored"), ([{"error": "bug"}], "unscored"),
+        ([TIMEOUT, RIGHT], "fail"), ([TIMEOUT, TIMEOUT], "unscored"),
+        ([TIMEOUT, {"result": "wrong"}], "unscored"),
+    ],
+)  # fmt: skip
+def test_a_failing_grader_is_never_a_wrong_answer(monkeypatch, outcomes, verdict):
+    monkeypatch.setattr(graders, "_worker", Helper(*outcomes))
+    assert grade_math(answer(r"\boxed{x+1}"), "x+1+0").verdict == verdict
+
+
+def test_exact():
+    assert grade_exact(answer(" yes\n"), "yes").verdict == Verdict.PASS
+    assert grade_exact(answer("12"), 12).verdict == Verdict.PASS
+    assert grade_exact(answer("Yes"), "yes").verdict == Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("x = 1", "x = 1"), ("a\n```python\nx = 1\n```\nb", "x = 1\n"),
+        ("```\none\n```\n```py\ntwo\n```", "two\n"), ("```python\nx = 1", "x = 1"),
+        ("  return 1", "  return 1"),
+    ],
+)  # fmt: skip
+def test_extract_program(text, program):
+    assert extract_program(text) == program
