@@ -237,7 +237,9 @@ class Training(Strict):
     """AdamW's weight decay."""
     gradient_clip: PositiveFloat = 1.0
     """Largest gradient norm."""
-    loss_aggregation: Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum"] = "seq-mean-token-mean"
+    loss_aggregation: Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum"] = (
+        "seq-mean-token-mean"
+    )
     """How token losses become one number; the paper's is the mean over sequences of token means."""
     save_every: PositiveInt = 10
     """Steps between checkpoints; a stopped merge continues from the last one."""
@@ -348,7 +350,9 @@ class MergeConfig(Strict):
     @model_validator(mode="after")
     def _several_nodes_need_a_cluster(self) -> MergeConfig:
         if self.hardware.nodes > 1 and self.hardware.ray_address is None:
-            raise ValueError("hardware.nodes is above 1: hardware.ray_address must name a running Ray cluster")
+            raise ValueError(
+                "hardware.nodes is above 1: hardware.ray_address must name a running Ray cluster"
+            )
         return self
 
     def reward_scale_of(self, domain: str) -> float:

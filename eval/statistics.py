@@ -53,9 +53,9 @@ def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: 
     The interval is Wilson's on the effective number of samples: the n for which p(1-p)/n is the variance
     of the mean that the spread between problems shows, with Student's t at (problems - 1) degrees of
     freedom in place of the normal quantile. That n is estimated with half a problem at 0 and at 1
-    added, because few problems near 0% or 100% show too little of their spread; where there is none it comes
-    out one below the number of problems, as if all answers to a problem agreed. Scores are in [0, 1]; problems
-    without scores are left out. Without any score the mean is NaN and the interval [0, 1].
+    added, because few problems near 0% or 100% show too little of their spread; where there is none it
+    comes out one below the number of problems, as if all answers to a problem agreed. Scores are in
+    [0, 1]; problems without scores are left out. Without any score the mean is NaN and the interval [0, 1].
     """
     means = _problem_means(scores_by_problem)
     n_samples = sum(len(scores) for scores in scores_by_problem.values())

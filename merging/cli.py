@@ -180,14 +180,24 @@ def plan(
         typer.echo(json.dumps(made.to_json(), indent=2))
         return
     for stage in made.stages:
-        time = "" if not stage.steps else "time not measured yet" if stage.seconds is None else f"~{stage.seconds:.0f} s"
+        time = (
+            ""
+            if not stage.steps
+            else "time not measured yet"
+            if stage.seconds is None
+            else f"~{stage.seconds:.0f} s"
+        )
         work = f"{stage.steps} steps, {stage.rollouts} rollouts" if stage.steps else ""
         scored = f"{stage.scorer_passes} scorer passes" if stage.scorer_passes else ""
-        typer.echo(f"{stage.name:18} {stage.state:22} {', '.join(part for part in (work, scored, time) if part)}")
+        typer.echo(
+            f"{stage.name:18} {stage.state:22} {', '.join(part for part in (work, scored, time) if part)}"
+        )
     passes = ", ".join(f"{name} {count}" for name, count in made.scorer_passes_per_rollout.items())
     typer.echo(f"scorer passes a rollout: {passes}")
     sizes = (made.training_bytes_per_device / 2**20, made.scorer_bytes / 2**20)
-    typer.echo(f"memory: training {sizes[0]:.0f} MiB a device, scorer {sizes[1]:.0f} MiB (weights and optimizer only)")
+    typer.echo(
+        f"memory: training {sizes[0]:.0f} MiB a device, scorer {sizes[1]:.0f} MiB (weights, optimizer)"
+    )
     for assumption in made.assumptions:
         typer.echo(f"assumes: {assumption}")
 

@@ -15,7 +15,9 @@ LOSS_NAME = "exopd"
 REWARD_FUNCTION = ("teachers.rewards", "compute_score")
 
 
-def merge_job(config: MergeConfig, name: str, teachers: dict[str, str], train_file: Path, folder: Path) -> TrainingJob:
+def merge_job(
+    config: MergeConfig, name: str, teachers: dict[str, str], train_file: Path, folder: Path
+) -> TrainingJob:
     """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
 
     `teachers` maps each domain to its expert's model folder. Raises ConfigError for a domain whose name

@@ -58,7 +58,10 @@ def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: _
     ):
 
         def on_step(step: int, raw: dict[str, float]) -> None:
-            reward, length = raw.get(REWARD_METRIC, float("nan")), raw.get("response_length/mean", float("nan"))
+            reward, length = (
+                raw.get(REWARD_METRIC, float("nan")),
+                raw.get("response_length/mean", float("nan")),
+            )
             shown.update(step, f"reward {reward:.3f}, {length:.0f} tokens")
 
         return build_expert(registry, order, cluster, on_step)

@@ -28,10 +28,14 @@ def longest_prompts(
         return {}
     with _only_errors():
         tokenizer = _load(student)
-        return {name: _longest(items, tokenizer, student, template) for name, items in by_domain(routed).items()}
+        return {
+            name: _longest(items, tokenizer, student, template) for name, items in by_domain(routed).items()
+        }
 
 
-def _longest(items: list[RoutedPrompt], tokenizer, student: Path, template: Mapping[str, Any]) -> tuple[int, RoutedPrompt]:
+def _longest(
+    items: list[RoutedPrompt], tokenizer, student: Path, template: Mapping[str, Any]
+) -> tuple[int, RoutedPrompt]:
     texts = [_rendered(item, tokenizer, student, template) for item in items]
     sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
     order = sorted(range(len(items)), key=lambda position: -sizes[position])

@@ -45,7 +45,9 @@ def _total(raw: Mapping[str, float], domains: Mapping[str, float], name: str) ->
     return sum(_sums(raw, domain).get(name, 0.0) for domain in domains)
 
 
-def _teacher_means(sums: Mapping[str, float], totals: Mapping[str, float], scored_reference: bool) -> dict[str, float]:
+def _teacher_means(
+    sums: Mapping[str, float], totals: Mapping[str, float], scored_reference: bool
+) -> dict[str, float]:
     tokens, sequences = sums.get("tokens", 0.0), sums.get("sequences", 0.0)
     means = {"sequences": sequences, "token_share": tokens / max(totals["tokens"], 1.0)}
     if not tokens or not sequences:

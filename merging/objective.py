@@ -38,5 +38,5 @@ def gopd_cost(
 
 
 def optimum_logp(teacher_logp_V: Tensor, reference_logp_V: Tensor, reward_scale: float) -> Tensor:
-    """log q over the vocabulary (last axis): q = softmax(lambda*T + (1 - lambda)*B), where A's ascent ends."""
+    """log q over the vocabulary (last axis): q = softmax(lambda*T + (1 - lambda)*B), A's fixed point."""
     return (reward_scale * teacher_logp_V + (1.0 - reward_scale) * reference_logp_V).log_softmax(dim=-1)

@@ -58,17 +58,23 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
     passes = {name: 1 if config.reward_scale_of(name) == 1.0 else 2 for name in config.domains}
     parameters = found.fingerprints["student"].parameters
     number_bytes = 4 if config.hardware.device == "cpu" else 2
-    stages = [*_expert_stages(config, found), *_training_stages(config, run_dir, passes), *_last_stages(config, run_dir)]
+    stages = [
+        *_expert_stages(config, found),
+        *_training_stages(config, run_dir, passes),
+        *_last_stages(config, run_dir),
+    ]
     return MergePlan(
         run=config.name,
         stages=tuple(stages),
         scorer_passes_per_rollout=passes,
-        training_bytes_per_device=parameters * TRAINING_BYTES // (config.hardware.gpus * config.hardware.nodes),
+        training_bytes_per_device=parameters
+        * TRAINING_BYTES
+        // (config.hardware.gpus * config.hardware.nodes),
         scorer_bytes=parameters * number_bytes * (len(config.domains) + 1),
         assumptions=(
             "every teacher has the student's size",
-            "times are the median step of experts built here from this base, scaled by rollouts; none is shown "
-            "where nothing was measured",
+            "times are the median step of experts built here from this base, scaled by rollouts; "
+            "none is shown where nothing was measured",
         ),
     )
 
@@ -93,7 +99,9 @@ def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:
         work = registry.root / "building" / expert_id(order.identity()) / "checkpoints"
         left = order.recipe.steps - (done := last_checkpoint(work))
         rollouts = left * order.recipe.prompts_per_step * order.recipe.samples_per_prompt
-        stages.append(PlannedStage(name, _progress(done), left, rollouts, 0, _seconds(config, registry, rollouts)))
+        stages.append(
+            PlannedStage(name, _progress(done), left, rollouts, 0, _seconds(config, registry, rollouts))
+        )
     return stages
 
 

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_SECONDS = 15.0
 """Without a terminal a line is printed at most this often."""
@@ -68,8 +75,15 @@ def merge_text(line: Mapping[str, float]) -> str:
     domains = dict.fromkeys(key.split("/")[1] for key in line if key.startswith("teacher/"))
     parts = []
     for domain in domains:
-        values = {name: line.get(f"teacher/{domain}/{name}") for name in ("implicit_reward", "length", "finish_rate")}
-        reward = "T-B not scored" if values["implicit_reward"] is None else f"T-B {values['implicit_reward']:+.3f}"
+        values = {
+            name: line.get(f"teacher/{domain}/{name}")
+            for name in ("implicit_reward", "length", "finish_rate")
+        }
+        reward = (
+            "T-B not scored" if values["implicit_reward"] is None else f"T-B {values['implicit_reward']:+.3f}"
+        )
         if values["length"] is not None:
-            parts.append(f"{domain}: {reward}, {values['length']:.0f} tokens, {values['finish_rate']:.0%} finished")
+            parts.append(
+                f"{domain}: {reward}, {values['length']:.0f} tokens, {values['finish_rate']:.0%} finished"
+            )
     return "; ".join(parts)

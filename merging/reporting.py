@@ -28,7 +28,9 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
 
     config = folder.config
     with folder.measured.stage("report"):
-        evaluation = from_samples(samples, folder.models(teachers), _benchmarks(folder), config.evaluation.seed)
+        evaluation = from_samples(
+            samples, folder.models(teachers), _benchmarks(folder), config.evaluation.seed
+        )
         text = (folder.path / "config.yaml").read_text(encoding="utf-8")
         data = build(
             run=config.name,
@@ -59,7 +61,9 @@ def _benchmarks(folder: RunFolder) -> list:
     for domain, declared in folder.config.domains.items():
         for benchmark in declared.benchmarks:
             task = open_benchmark(benchmark)
-            infos += [BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source) for mode in modes]
+            infos += [
+                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source) for mode in modes
+            ]
     return infos
 
 

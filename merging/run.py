@@ -147,7 +147,13 @@ def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Clust
 
 
 def _distil(
-    folder: RunFolder, teachers: list[Teacher], cluster: _Cluster, name: str, prompts: Path, work: Path, target: Path
+    folder: RunFolder,
+    teachers: list[Teacher],
+    cluster: _Cluster,
+    name: str,
+    prompts: Path,
+    work: Path,
+    target: Path,
 ) -> None:
     """Trains from the base student on `prompts`, and exports the result to `target`."""
     from merging.exopd import merge_job
@@ -160,7 +166,9 @@ def _distil(
     scales = {domain: 1.0 if name == "opd" else config.reward_scale_of(domain) for domain in config.domains}
     done = last_checkpoint(job.checkpoints)
     with bar(f"{name} (lambda {_scales_text(scales)})", job.steps, done) as shown:
-        train(job, cluster(), lambda step, raw: shown.update(step, merge_text(step_metrics(step, raw, scales))))
+        train(
+            job, cluster(), lambda step, raw: shown.update(step, merge_text(step_metrics(step, raw, scales)))
+        )
     lines = [step_metrics(row["step"], row, scales) for row in read_metrics(work)]
     folder.write_metrics(name, lines)
     export(job.checkpoints, job.steps, Path(config.student), target)
@@ -182,7 +190,9 @@ def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
         ids = [(model.name, item.name) for model in models for _, item in benchmarks]
 
         def progress(model: str, benchmark: str, done: int, total: int) -> None:
-            shown.update(ids.index((model, benchmark)) + (done >= total), f"{model} on {benchmark}: {done}/{total}")
+            shown.update(
+                ids.index((model, benchmark)) + (done >= total), f"{model} on {benchmark}: {done}/{total}"
+            )
 
         try:
             return evaluate(
@@ -233,7 +243,9 @@ class _Cluster:
             from trainer.ray_cluster import ray_cluster
 
             config = self.folder.config
-            self.context = ray_cluster(config.hardware, self.folder.path / "verl_metrics", logical_gpus(config))
+            self.context = ray_cluster(
+                config.hardware, self.folder.path / "verl_metrics", logical_gpus(config)
+            )
             self.cluster = self.context.__enter__()
         return self.cluster
 

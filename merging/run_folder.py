@@ -128,7 +128,9 @@ def _overrides_note(loaded: LoadedConfig) -> str:
 
 
 def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any]) -> None:
-    differing = [key for key in new if key not in LATER_SECTIONS and not _same(key, stored.get(key), new[key])]
+    differing = [
+        key for key in new if key not in LATER_SECTIONS and not _same(key, stored.get(key), new[key])
+    ]
     if differing:
         raise ConfigError(
             f"run folder {path}: holds another merge (differs in: {', '.join(differing)}); "

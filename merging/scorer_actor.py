@@ -12,7 +12,6 @@ from teachers.scorer import Scored, SharedScorer
 ACTOR_NAME = "protege-scorer"
 
 
-
 @dataclass
 class _Request:
     model: str
@@ -58,7 +57,9 @@ class ScorerActor:
             batch = [request for request in self.waiting if request.model == model]
             self.waiting = [request for request in self.waiting if request.model != model]
             try:
-                rows = await asyncio.to_thread(self.scorer.score, model, [request.sequence for request in batch])
+                rows = await asyncio.to_thread(
+                    self.scorer.score, model, [request.sequence for request in batch]
+                )
                 for request, row in zip(batch, rows, strict=True):
                     request.answer.set_result(row.numpy())
             except Exception as error:

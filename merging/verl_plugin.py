@@ -37,8 +37,14 @@ def exopd_loss(config, distillation_config, model_output: dict, data) -> tuple[t
     student_logp = no_padding_2_padding(model_output["log_probs"], data)
     teacher_logp, reference_logp = no_padding_2_padding(data["teacher_logprobs"], data).float().unbind(dim=-1)
     mask = _padded(data["response_mask"]).bool()
-    assert student_logp.shape == teacher_logp.shape == mask.shape, (student_logp.shape, teacher_logp.shape, mask.shape)
-    reward_scale = torch.tensor(_rows(data, "reward_scale"), dtype=student_logp.dtype, device=student_logp.device)
+    assert student_logp.shape == teacher_logp.shape == mask.shape, (
+        student_logp.shape,
+        teacher_logp.shape,
+        mask.shape,
+    )
+    reward_scale = torch.tensor(
+        _rows(data, "reward_scale"), dtype=student_logp.dtype, device=student_logp.device
+    )
     weights = _pad_importance_weights(data)
     cost = gopd_cost(student_logp, teacher_logp, reference_logp, reward_scale[:, None])
     columns = {
@@ -54,7 +60,9 @@ def exopd_loss(config, distillation_config, model_output: dict, data) -> tuple[t
     if "entropy" in data:
         columns["entropy"] = _padded(data["entropy"])
     finished = _finished(data, mask, config)
-    return cost, _sums_by_teacher(list(distillation_config.teacher_models), _rows(data, "teacher"), columns, mask, finished)
+    return cost, _sums_by_teacher(
+        list(distillation_config.teacher_models), _rows(data, "teacher"), columns, mask, finished
+    )
 
 
 def _rows(data, key: str) -> list[Any]:
@@ -104,7 +112,11 @@ def _end_tokens(config) -> list[int]:
 
 
 def _sums_by_teacher(
-    teachers: list[str], routed: list[str], columns: dict[str, torch.Tensor], mask: torch.Tensor, finished: torch.Tensor
+    teachers: list[str],
+    routed: list[str],
+    columns: dict[str, torch.Tensor],
+    mask: torch.Tensor,
+    finished: torch.Tensor,
 ) -> dict[str, Metric]:
     """Sums, so that any split into micro-batches and ranks adds up to the same means.
 

@@ -126,7 +126,9 @@ def _store(
     target = registry.folder(id)
     with new_folder(target) as folder:
         export(job.checkpoints, job.steps, Path(order.config.student), folder / MODEL)
-        (folder / LEARNING_CURVE).write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
+        (folder / LEARNING_CURVE).write_text(
+            "".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8"
+        )
         record = ExpertRecord(
             id=id,
             domain=order.domain,

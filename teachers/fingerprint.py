@@ -13,7 +13,6 @@ from typing import Any
 
 from configs.load import ConfigError
 
-
 PADDING_MULTIPLE = 64
 LARGEST_PADDING = 0.01
 """Vocabularies are rounded up to a multiple of the one, by less than the other's share of it."""

@@ -85,7 +85,9 @@ class Registry:
         matches = [record for record in self.list() if record.id.startswith(id)]
         if len(matches) != 1:
             known = ", ".join(record.id for record in self.list()) or "none"
-            raise ConfigError(f"expert {id!r}: {len(matches)} experts match in {self.root}; built experts: {known}")
+            raise ConfigError(
+                f"expert {id!r}: {len(matches)} experts match in {self.root}; built experts: {known}"
+            )
         return matches[0]
 
     def verify(self, id: str) -> ExpertRecord:
@@ -116,7 +118,9 @@ class Registry:
     def _read(folder: Path) -> ExpertRecord:
         values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         known = {field.name for field in fields(ExpertRecord)}
-        return ExpertRecord(**{key: value for key, value in values.items() if key in known} | {"path": str(folder)})
+        return ExpertRecord(
+            **{key: value for key, value in values.items() if key in known} | {"path": str(folder)}
+        )
 
 
 def record_json(record: ExpertRecord) -> dict[str, Any]:

@@ -43,7 +43,11 @@ REWARDS: dict[str, Reward] = {"math": math_reward, "code": code_reward, "exact":
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_kwargs: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    **_kwargs: Any,
 ) -> dict[str, float]:
     """verl's custom reward function: the reward that the row's `extra_info["reward"]` names.
 

@@ -66,7 +66,9 @@ class SharedScorer:
     def _load(self, name: str, path: str) -> None:
         from transformers import AutoModelForCausalLM
 
-        module = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, attn_implementation="sdpa").eval()
+        module = AutoModelForCausalLM.from_pretrained(
+            path, dtype=self.dtype, attn_implementation="sdpa"
+        ).eval()
         weights = {key: value.detach() for key, value in module.state_dict().items()}
         if self.module is None:
             self.module = module.requires_grad_(False).to(self.device)
@@ -127,7 +129,9 @@ class SharedScorer:
 
         head = self.module.get_output_embeddings()
         pieces = []
-        for hidden, target in zip(hidden_ND.split(ROWS_PER_CHUNK), targets_N.split(ROWS_PER_CHUNK), strict=True):
+        for hidden, target in zip(
+            hidden_ND.split(ROWS_PER_CHUNK), targets_N.split(ROWS_PER_CHUNK), strict=True
+        ):
             logits = head(hidden).float()
             chosen = logits.gather(1, target[:, None]).squeeze(1)
             pieces.append(chosen - logits.logsumexp(dim=-1))

@@ -71,7 +71,10 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
 
     def _finished(self, response_ids: list[int]) -> bool:
         """Whether the response ended by itself and not at the length limit."""
-        return len(response_ids) < self.rollout_config.response_length or response_ids[-1] == self.tokenizer.eos_token_id
+        return (
+            len(response_ids) < self.rollout_config.response_length
+            or response_ids[-1] == self.tokenizer.eos_token_id
+        )
 
 
 def plain(value):

@@ -32,7 +32,9 @@ def _for_cpu(engine_class: type) -> type:
 def register() -> None:
     """Registers the language-model engine for device "cpu"; a second call changes nothing."""
     if "cpu" not in EngineRegistry._engines.get("language_model", {}).get("fsdp2", {}):
-        decorate = EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+        decorate = EngineRegistry.register(
+            model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu"
+        )
         decorate(_for_cpu(fsdp.FSDPEngineWithLMHead))
 
 

@@ -42,7 +42,9 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
     missing, unexpected = model.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False)
     tied = set(model._tied_weights_keys or ()) if config.tie_word_embeddings else set()
     if unexpected or set(missing) - tied:
-        raise ValueError(f"checkpoint {checkpoints} does not hold the tensors of {base}: {missing[:3]} {unexpected[:3]}")
+        raise ValueError(
+            f"checkpoint {checkpoints} does not hold the tensors of {base}: {missing[:3]} {unexpected[:3]}"
+        )
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:

@@ -158,7 +158,9 @@ def _bucket_megabytes(model_path: str) -> int:
     return max(16, 2 * size // 2**20 + 1)
 
 
-def inference_settings(hardware: Hardware, max_prompt_tokens: int, max_response_tokens: int) -> dict[str, Any]:
+def inference_settings(
+    hardware: Hardware, max_prompt_tokens: int, max_response_tokens: int
+) -> dict[str, Any]:
     """Settings of one teacher server of verl's pool (they do not inherit from the student's rollout)."""
     context = max_prompt_tokens + max_response_tokens + 1
     settings: dict[str, Any] = {

@@ -50,7 +50,9 @@ def end_marked(mark: str, spare: frozenset[int] = frozenset(), patience_seconds:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + patience_seconds
-    while (left := [pid for pid in marked_processes(mark) if pid not in spare]) and time.monotonic() < deadline:
+    while (
+        left := [pid for pid in marked_processes(mark) if pid not in spare]
+    ) and time.monotonic() < deadline:
         time.sleep(0.1)
     while left:
         for pid in left:

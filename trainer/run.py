@@ -186,7 +186,9 @@ def _last_error_line(logs: Path) -> str | None:
 
 def _collected_logs(logs: Path) -> str:
     parts = []
-    for file in sorted([*logs.glob("worker-*.err"), *logs.glob("worker-*.out")], key=lambda f: f.stat().st_mtime):
+    for file in sorted(
+        [*logs.glob("worker-*.err"), *logs.glob("worker-*.out")], key=lambda f: f.stat().st_mtime
+    ):
         lines = _tail(file)
         if lines:
             parts.append(f"=== {file.name}\n" + "\n".join(lines))

@@ -73,7 +73,7 @@ class Checker:
         if status == "timeout":
             return status, f"{part} tests did not end"
         if not len(details):
-            return status, "the program does not load"
+            return status, "no test was reached"
         return status, f"{part} test {len(details) - 1} failed"
 
     def _compute_truth(self, id: str) -> dict[str, Any]:

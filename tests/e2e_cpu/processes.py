@@ -24,7 +24,12 @@ def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
     command = [str(Path(sys.executable).with_name("protege")), *arguments]
     environment = {**os.environ, "PROTEGE_HOME": str(home), "TERM": "dumb"}
     return subprocess.Popen(
-        command, cwd=home, env=environment, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        cwd=home,
+        env=environment,
+        stdout=log.open("a"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -77,7 +82,9 @@ def kill_hard(process: subprocess.Popen) -> None:
 def descendant(process: subprocess.Popen, title: str) -> psutil.Process:
     """The one process below the command whose title begins like this."""
     found = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if _title(child).startswith(title)
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if _title(child).startswith(title)
     ]
     assert len(found) == 1, f"{len(found)} processes are titled {title}"
     return found[0]

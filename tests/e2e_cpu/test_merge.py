@@ -47,7 +47,8 @@ def small_config(folder: Path, **changes) -> Path:
                 "max_response_tokens": 48, "save_every": 2, "seed": 0}  # fmt: skip
     config = {
         "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
-        "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2}, "baselines": ["average"], **changes,
+        "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2},
+        "baselines": ["average"], **changes,
     }  # fmt: skip
     path = folder / f"{config['name']}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -85,17 +86,19 @@ def check_artefacts(run: Path) -> None:
         "average": "baseline",
     }  # fmt: skip
     for model in report["models"].values():
-        assert model["benchmarks"]["math_heldout"]["n"] + model["benchmarks"]["math_heldout"]["unscored"] == 24
+        assert (
+            model["benchmarks"]["math_heldout"]["n"] + model["benchmarks"]["math_heldout"]["unscored"] == 24
+        )
         assert model["benchmarks"]["code_heldout@greedy"]["n"] == 8
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for domain in ("math", "code"):
-        for name in ("implicit_reward", "student_minus_teacher", "advantage_std", "length", "finish_rate", "entropy",
-                     "importance_weight_mean", "token_share"):  # fmt: skip
+        for name in ("implicit_reward", "student_minus_teacher", "advantage_std", "length", "finish_rate",
+                     "entropy", "importance_weight_mean", "token_share"):  # fmt: skip
             assert f"teacher/{domain}/{name}" in lines[-1]
         assert lines[-1][f"teacher/{domain}/sequences"] == 4
-    for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md", "manifest.json",
-                 "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
+    for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
+                 "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
     assert weights(run / "student") != weights(DEMO / "student")
 
@@ -108,7 +111,9 @@ def test_a_finished_merge_run_again_changes_no_weight_and_trains_nothing(home):
     run, log = home / "runs" / "small", home / "again.log"
     before = weights(run / "student")
     began = time.monotonic()
-    assert run_to_end("merge", str(home / "small.yaml"), home=home, log=log, timeout=200) == 0, log.read_text()
+    assert run_to_end("merge", str(home / "small.yaml"), home=home, log=log, timeout=200) == 0, (
+        log.read_text()
+    )
     assert "merge: found done" in log.read_text()
     assert weights(run / "student") == before
     assert time.monotonic() - began < 120

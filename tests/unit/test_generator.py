@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from eval import generate
-from eval.generate import Generator, sample_seed, worker_environment
 from eval.engine_weights import engine_key
+from eval.generate import Generator, sample_seed, worker_environment
 from eval.generation_worker import Settings
 from eval.records import Completion, Problem
 

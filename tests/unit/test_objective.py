@@ -45,7 +45,9 @@ def test_reward_scale_may_differ_by_row():
 
 def vocabulary(seed: int, size: int = 7) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    student, teacher, reference = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(3))
+    student, teacher, reference = (
+        torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     return student, teacher.log_softmax(-1), reference.log_softmax(-1)
 
 

@@ -17,9 +17,10 @@ EOS = 9
 @pytest.fixture(scope="module")
 def verl():
     """verl's distillation loss and its configuration class; importing registers ours."""
-    import merging.verl_plugin  # noqa: F401
     from verl.trainer.distillation import losses
     from verl.workers.config import DistillationLossConfig
+
+    import merging.verl_plugin  # noqa: F401
 
     return SimpleNamespace(losses=losses, config=DistillationLossConfig)
 
@@ -61,7 +62,9 @@ def micro_batch(rows, weights=None, old=None):
             "response_mask": jagged(torch.ones(row.response, dtype=torch.int64) for row in rows),
             "old_log_probs": jagged(old_logp),
             "rollout_log_probs": jagged(response_part(row, row.sampler) for row in rows),
-            "teacher_logprobs": jagged(torch.stack([row.teacher_logp, row.reference], dim=-1) for row in rows),
+            "teacher_logprobs": jagged(
+                torch.stack([row.teacher_logp, row.reference], dim=-1) for row in rows
+            ),
         },
         batch_size=len(rows),
     )
@@ -114,7 +117,9 @@ def distillation_config(verl, mode):
 def loss_of(verl, rows, mode="exopd", weights=None, as_padded=False, data_hook=lambda data: data):
     data, output, leaves = micro_batch(rows, weights)
     data = data_hook(padded(data) if as_padded else data)
-    loss, metrics = verl.losses.distillation_loss(actor_config(), distillation_config(verl, mode), output, data)
+    loss, metrics = verl.losses.distillation_loss(
+        actor_config(), distillation_config(verl, mode), output, data
+    )
     gradients = torch.autograd.grad(loss, leaves)
     return loss.detach(), torch.cat(gradients), metrics
 
@@ -164,7 +169,9 @@ def test_micro_batches_of_several_domains_add_up_to_the_whole_batch(verl):
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), whole_gradient)
     for key, metric in whole.items():
         if key.startswith("teacher/"):
-            assert sum(part[2][key].aggregate() for part in parts) == pytest.approx(metric.aggregate(), rel=1e-6)
+            assert sum(part[2][key].aggregate() for part in parts) == pytest.approx(
+                metric.aggregate(), rel=1e-6
+            )
 
 
 def test_importance_weights_multiply_each_token_once(verl):
@@ -173,7 +180,9 @@ def test_importance_weights_multiply_each_token_once(verl):
     _, gradient, metrics = loss_of(verl, rows, weights=weights)
     torch.testing.assert_close(gradient, expected_gradient(rows, weights), rtol=1e-5, atol=1e-7)
     math_tokens = torch.cat([weights[0], weights[2]])
-    assert metrics["teacher/math/importance_weight"].aggregate() == pytest.approx(math_tokens.sum().item(), rel=1e-5)
+    assert metrics["teacher/math/importance_weight"].aggregate() == pytest.approx(
+        math_tokens.sum().item(), rel=1e-5
+    )
 
 
 def test_verl_caps_the_importance_weight_where_we_ask_it_to():
