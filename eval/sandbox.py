@@ -23,7 +23,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -203,14 +202,12 @@ class _Server:
     """Client side of one server process; shared by the threads of this process."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="protege-sandbox-")
         slots = min(MAX_JOBS_AT_A_TIME, len(os.sched_getaffinity(0)))
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-c", _START, str(Path(__file__).resolve().parents[1]), str(slots)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=self._folder.name,
             env={"PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
             start_new_session=True,
         )
@@ -287,7 +284,6 @@ def _forget_after_fork() -> None:
         for pipe in (_current._process.stdin, _current._process.stdout):
             os.dup2(null, pipe.fileno())
         os.close(null)
-        _current._folder._finalizer.detach()
         _abandoned.append(_current)
         _current = None
 

@@ -22,6 +22,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import types
 
@@ -289,7 +290,9 @@ def main():
     gc.collect()
     gc.freeze()
     try:
-        Server(int(sys.argv[1])).serve()
+        with tempfile.TemporaryDirectory(prefix="protege-sandbox-") as folder:
+            os.chdir(folder)  # the jobs' working folder: empty, and they cannot create files in it
+            Server(int(sys.argv[1])).serve()
     except OSError as failure:
         print(json.dumps({"refused": str(failure)}), flush=True)
         sys.exit(1)

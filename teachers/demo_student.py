@@ -4,7 +4,7 @@ A base made from clean and plentiful demonstrations either fails or leaves reinf
 nothing to find. This one saw fresh math problems for too few steps, only 200 programs again and
 again, and a wrong demonstration in three of ten cases.
 
-`python -m teachers.demo_student --out DIR` builds it in about two minutes on one core.
+`python -m teachers.demo_student --out DIR` builds it in two minutes of one core.
 """
 
 from __future__ import annotations

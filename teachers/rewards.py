@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eval.graders import grade_exact, grade_math
-from eval.records import Completion, Verdict
+from eval.graders import extract_program, grade_exact, grade_math
+from eval.records import Completion, Grade, Verdict
 from eval.sandbox import run_tests
 
 Reward = Callable[[str, Any, bool], float]
@@ -20,21 +20,29 @@ Reward = Callable[[str, Any, bool], float]
 
 def math_reward(completion: str, answer: Any, finished: bool) -> float:
     r"""1 if the last \boxed{} equals the answer, by math-verify; a truncated completion gets 0."""
-    grade = grade_math(Completion(completion, 0, finished), str(answer))
-    return float(grade.verdict == Verdict.PASS)
+    return _binary(grade_math(Completion(completion, 0, finished), str(answer)))
 
 
 def code_reward(completion: str, answer: Any, finished: bool) -> float:
-    """1 if `prefix + completion` passes all tests of `{"prefix", "entry_point", "tests"}` in the sandbox."""
+    """1 if the program passes all tests of `{"prefix", "entry_point", "tests"}` in the sandbox.
+
+    The program is the prefix followed by the completion, or by its last fenced block.
+    """
     if not finished or not completion.strip():
         return 0.0
-    result = run_tests(answer.get("prefix", "") + completion, answer["entry_point"], answer["tests"])
+    result = run_tests(answer.get("prefix", "") + extract_program(completion), answer["entry_point"], answer["tests"])
     return float(result.status == "passed")
 
 
 def exact_reward(completion: str, answer: Any, finished: bool) -> float:
     """1 if the completion is the answer, white space around it aside."""
-    grade = grade_exact(Completion(completion, 0, finished), answer)
+    return _binary(grade_exact(Completion(completion, 0, finished), answer))
+
+
+def _binary(grade: Grade) -> float:
+    """Raises RuntimeError where the grader failed: an answer nobody judged must not count as wrong."""
+    if grade.verdict == Verdict.UNSCORED:
+        raise RuntimeError(f"the reward could not judge an answer: {grade.detail}")
     return float(grade.verdict == Verdict.PASS)
 
 

@@ -35,6 +35,7 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _quiet()
     weights = _joined_shards(checkpoints / f"global_step_{step}" / "actor")
     config = AutoConfig.from_pretrained(base)
     dtype = config.dtype or torch.float32
@@ -51,6 +52,16 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
             if (base / name).exists():
                 shutil.copy2(base / name, folder / name)
     return target
+
+
+def _quiet() -> None:
+    """No progress bars for reading a few files, and no hint about torch.compile, which is not used."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
 
 
 def _joined_shards(actor: Path) -> dict[str, torch.Tensor]:

@@ -59,6 +59,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "data.apply_chat_template_kwargs": dict(job.chat_template),
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
+        "critic.enable": False,
         "reward.num_workers": 0,  # our agent loop workers compute the reward themselves
         "reward.custom_reward_function.path": f"pkg://{reward_module}",
         "reward.custom_reward_function.name": reward_name,

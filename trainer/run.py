@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -96,16 +98,28 @@ def _add(config, key: str, value: Any) -> None:
 
 def _launch(config):
     """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
+    os.environ.setdefault("VERL_LOGGING_LEVEL", "WARN")  # of this process; the workers' logs stay whole
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    validate_config(
-        config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-    )
     from trainer.task_runner import TaskRunner
 
+    if config.trainer.device == "cpu":
+        _check_cpu_platform()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that all is well
+        validate_config(
+            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+        )
     runner = TaskRunner.remote()
     return runner, runner.run.remote(config)
+
+
+def _check_cpu_platform() -> None:
+    """verl reports a plug-in that fails to load at debug level only, and goes on with another device."""
+    from verl.plugin.platform import PlatformRegistry
+
+    if "cpu" not in PlatformRegistry.registered_names():
+        raise RuntimeError("verl did not load the plug-in `protege_cpu`; `protege doctor` tells why")
 
 
 def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:

@@ -98,8 +98,8 @@ def _task(
         name=config.name,
         source=f"{origin}; {len(problems)} problems, digest {digest[:12]}; graded by EvalPlus's checker",
         problems=problems,
+        grade=partial(_grade, grading, mode),
         digest=digest,
-        grader=partial(_grade, grading, mode),
         canonical=partial(_canonical, mode),
     )
 

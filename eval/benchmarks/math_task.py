@@ -12,6 +12,7 @@ from eval.benchmarks.task import (
     BenchmarkTask,
     Pairs,
     content_digest,
+    once_each,
     read_rows,
     require_fields,
     require_unique_ids,
@@ -96,8 +97,8 @@ def _task(
         name=config.name,
         source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
         problems=problems,
+        grade=once_each(_grade),
         digest=digest,
-        grader=_grade,
         canonical=lambda problem: f"\\boxed{{{problem.reference}}}",
     )
 

@@ -24,23 +24,29 @@ class BenchmarkTask:
     source: str
     """Where its problems are from: place, revision, licence, and the digest of their content."""
     problems: list[Problem]
+    grade: Callable[[Pairs], list[Grade]] = field(repr=False)
+    """Judges a list of answers, finished and unfinished ones alike; grades in their order."""
     digest: str
     """sha256 of all that changes a verdict: problems, references, grader settings."""
-    grader: Callable[[Pairs], list[Grade]] = field(repr=False)
-    """Judges a list of answers; finished and unfinished ones alike."""
-    canonical: Callable[[Problem], str] = field(repr=False)
-    """An answer that should pass, as a model would write it."""
+    canonical: Callable[[Problem], str] | None = field(default=None, repr=False)
+    """An answer that should pass, as a model would write it; None if there is none."""
 
-    def grade(self, answers: Sequence[tuple[Problem, Completion]]) -> list[Grade]:
-        """Grades in the order of the answers; answers that are alike are judged once."""
+
+def once_each(grade: Callable[[Pairs], list[Grade]]) -> Callable[[Pairs], list[Grade]]:
+    """The same grading, with answers that are alike judged once."""
+
+    def grade_distinct(answers: Sequence[tuple[Problem, Completion]]) -> list[Grade]:
         keys = [(problem.id, completion.text, completion.finished) for problem, completion in answers]
-        first = {key: pair for key, pair in zip(reversed(keys), reversed(answers), strict=True)}
-        grades = dict(zip(first, self.grader(list(first.values())), strict=True))
+        distinct = dict(zip(keys, answers, strict=True))
+        grades = dict(zip(distinct, grade(list(distinct.values())), strict=True))
         return [grades[key] for key in keys]
+
+    return grade_distinct
 
 
 def self_check(task: BenchmarkTask) -> float:
     """Fraction of the problems whose canonical answer passes: the ceiling of any model's accuracy."""
+    assert task.canonical is not None, f"{task.name} has no canonical answers"
     answers = [(problem, Completion(task.canonical(problem), 0, True)) for problem in task.problems]
     return sum(grade.verdict == "pass" for grade in task.grade(answers)) / len(answers)
 

@@ -88,7 +88,7 @@ def test_student_loads_without_a_warning() -> None:
     command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    spoken = [line for line in done.stderr.splitlines() if "Loading weights" not in line]
+    spoken = [line for line in done.stderr.splitlines() if line.strip() and "Loading weights" not in line]
     assert spoken == []
 
 
@@ -106,24 +106,25 @@ def test_student_answers_in_the_form_of_its_domains(tokenizer, model) -> None:
 def test_demonstrations_are_of_the_train_split_and_30_percent_are_wrong() -> None:
     right = {p.prompt: p.demonstration() for kind in problems.math_pools("train") for p in kind}
     right |= {p.prompt: p.demonstration() for p in problems.code_problems("train")}
-    examples = demo_student.demonstrations(steps=100, seed=3)
+    examples = demo_student.demonstrations(steps=300, seed=3)
     assert {prompt for prompt, _ in examples} <= set(right)
     per_step = demo_student.MATH_PER_STEP + demo_student.CODE_PER_STEP
-    assert len(examples) == 100 * per_step
+    assert len(examples) == 300 * per_step
     for domain in ("Math", "Code"):
         of_domain = [(prompt, text) for prompt, text in examples if prompt.startswith(domain)]
         wrong = sum(text != right[prompt] for prompt, text in of_domain) / len(of_domain)
-        assert wrong == pytest.approx(0.3, abs=0.05)
+        assert wrong == pytest.approx(0.3, abs=0.03)
     shown = {prompt for prompt, _ in examples if prompt.startswith("Code")}
     assert len(shown) == demo_student.CODE_PROGRAMS
     adds = sum(prompt.startswith("Math") and "*" not in prompt for prompt, _ in examples)
-    assert adds / (100 * demo_student.MATH_PER_STEP) == pytest.approx(0.6, abs=0.03)
+    assert adds / (300 * demo_student.MATH_PER_STEP) == pytest.approx(0.6, abs=0.03)
 
 
 def test_demonstrations_depend_on_the_seed_only() -> None:
     assert demo_student.demonstrations(3, seed=1) == demo_student.demonstrations(3, seed=1)
     assert demo_student.demonstrations(3, seed=1) != demo_student.demonstrations(3, seed=2)
-    assert demo_student.demonstrations(5, seed=1)[:240] == demo_student.demonstrations(3, seed=1)[:240]
+    longer, shorter = demo_student.demonstrations(5, seed=1), demo_student.demonstrations(3, seed=1)
+    assert longer[: len(shorter)] == shorter
 
 
 def test_loss_is_on_the_answer_only() -> None:
