@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+UNIMPORTANT_SETTINGS = frozenset(
+    "_name_or_path architectures bos_token_id dtype eos_token_id max_position_embeddings pad_token_id "
+    "torch_dtype transformers_version use_cache".split()
+)
+"""Settings of a model that change none of its log-probabilities."""
+
 ROWS_PER_CHUNK = 2048
 """Token positions whose logits exist at the same time: never a [batch, tokens, vocabulary] buffer."""
 
@@ -24,6 +30,11 @@ class Scored:
 
     token_ids: tuple[int, ...]
     response_tokens: int
+
+
+def _settings(config) -> dict:
+    """All of a model's settings that its module keeps, such as the rotary base."""
+    return {key: value for key, value in config.to_dict().items() if key not in UNIMPORTANT_SETTINGS}
 
 
 class SharedScorer:
@@ -73,8 +84,9 @@ class SharedScorer:
         if self.module is None:
             self.module = module.requires_grad_(False).to(self.device)
             self.current = name
-        expected = {key: value.shape for key, value in self.module.state_dict().items()}
-        if expected != {key: value.shape for key, value in weights.items()}:
+        shapes = {key: value.shape for key, value in weights.items()}
+        same_shapes = shapes == {key: value.shape for key, value in self.module.state_dict().items()}
+        if not same_shapes or _settings(module.config) != _settings(self.module.config):
             raise ValueError(
                 f"model {name!r} at {path} differs in architecture or size from the scorer's first model; "
                 "the shared scorer needs one architecture (use scorer.kind: pool)"

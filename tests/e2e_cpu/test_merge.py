@@ -101,6 +101,16 @@ def check_artefacts(run: Path) -> None:
                  "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
     assert weights(run / "student") != weights(DEMO / "student")
+    for domain in ("math", "code"):
+        check_student_is_the_reference_before_the_first_update(run, domain)
+
+
+def check_student_is_the_reference_before_the_first_update(run: Path, domain: str) -> None:
+    """At step 1 S = B, so S - T = -(T - B): wrong alignment or a wrong model would show here."""
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    reward = first[f"teacher/{domain}/implicit_reward"]
+    assert first[f"teacher/{domain}/student_minus_teacher"] == pytest.approx(-reward, abs=1e-4)
+    assert abs(reward) > 1e-3
 
 
 def weights(folder: Path) -> str:
@@ -172,4 +182,20 @@ def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
     process.send_signal(signal.SIGINT)
     assert process.wait(40) == 130
     assert "continues the run" in log.read_text().splitlines()[-1]
+    assert none_left(before)
+
+
+def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_reference(home):
+    config = small_config(home, name="pool", scorer={"kind": "pool"}, baselines=[])
+    log, before = home / "pool.log", marked()
+    text = yaml.safe_load(config.read_text())
+    text["domains"]["code"]["objective"] = {"reward_scale": 1.0}
+    text["training"]["steps"] = 2
+    config.write_text(yaml.safe_dump(text, sort_keys=False))
+    assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
+    run = home / "runs" / "pool"
+    check_student_is_the_reference_before_the_first_update(run, "math")
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert "teacher/code/student_minus_teacher" in line
+    assert "teacher/code/implicit_reward" not in line
     assert none_left(before)

@@ -1,0 +1,171 @@
+"""The shared scorer: its batches, its chunks, whose weights are in the module, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import teachers.scorer as scorer_module
+from teachers.scorer import Scored, SharedScorer
+from tests.unit.model_copies import STUDENT, noisy_copy, reconfigured_copy, weights_of
+from tests.unit.tiny_model import write_model
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {"reference": str(STUDENT), "math": str(noisy_copy(folder / "math", seed=5))}
+
+
+def shared(models, tokens_per_batch=4096, dtype="float32"):
+    return SharedScorer(models, device="cpu", dtype=dtype, tokens_per_batch=tokens_per_batch)
+
+
+@pytest.fixture(scope="module")
+def scorer(folders):
+    return shared(folders)
+
+
+def rollout(text_tokens: int, response: int, seed: int = 0) -> Scored:
+    generator = torch.Generator().manual_seed(seed)
+    return Scored(tuple(torch.randint(3, 99, (text_tokens,), generator=generator).tolist()), response)
+
+
+def test_alignment_fails_if_tokens_are_shifted_by_one(scorer):
+    """The demo student knows its task; the same answer moved by one position is worth far less."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(STUDENT)
+    prompt, answer = tokenizer.encode("Math: 37+48\n"), tokenizer.encode("7+8=15")
+    assert tokenizer.decode(prompt) == "Math: 37+48\n"  # no special tokens
+    aligned = Scored((*prompt, *answer), len(answer))
+    shifted = Scored((*prompt, answer[-1], *answer[:-1]), len(answer))
+    right, wrong = scorer.score("reference", [aligned, shifted])
+    with torch.inference_mode():
+        logits = scorer.module(torch.tensor([aligned.token_ids])).logits[0]
+    position = len(prompt) + 2  # scores the next token, and no other
+    own = logits[position].log_softmax(-1)[aligned.token_ids[position + 1]]
+    neighbour = logits[position].log_softmax(-1)[aligned.token_ids[position]]
+    assert right[position] == pytest.approx(own.item(), abs=1e-5)
+    assert abs(right[position] - neighbour) > 0.1
+    assert wrong.sum() < right.sum() - 5
+
+
+def test_chunks_of_positions_change_nothing(scorer, monkeypatch):
+    sequences = [rollout(30, 20, 1), rollout(25, 9, 2), rollout(12, 4, 3)]
+    whole = scorer.score("math", sequences)
+    for rows in (1, 7, 33):
+        monkeypatch.setattr(scorer_module, "ROWS_PER_CHUNK", rows)
+        for row, expected in zip(scorer.score("math", sequences), whole, strict=True):
+            torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
+
+
+def test_no_chunk_holds_more_logits_than_allowed(scorer, monkeypatch):
+    monkeypatch.setattr(scorer_module, "ROWS_PER_CHUNK", 8)
+    rows = []
+    head = scorer.module.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _m, _i, output: rows.append(tuple(output.shape)))
+    try:
+        scorer.score("math", [rollout(30, 20, 1)])
+    finally:
+        handle.remove()
+    assert rows == [(8, 99), (8, 99), (4, 99)]
+
+
+def test_teacher_that_is_the_reference_gives_zero_reward():
+    same = shared({"reference": str(STUDENT), "math": str(STUDENT)})
+    sequences = [rollout(40, 25, seed) for seed in range(4)]
+    teacher, reference = same.score("math", sequences), same.score("reference", sequences)
+    assert all(torch.equal(t, b) for t, b in zip(teacher, reference, strict=True))
+    assert all(row.abs().sum() > 1 for row in teacher)
+
+
+def test_passes_count_sequences_by_model(folders):
+    scorer = shared(folders)
+    scorer.score("math", [rollout(9, 3), rollout(5, 2)])
+    scorer.score("reference", [rollout(9, 3)])
+    scorer.score("math", [rollout(9, 3)])
+    assert scorer.passes == {"math": 3, "reference": 1}
+
+
+def test_weights_in_the_module_are_those_of_the_current_model(scorer, folders):
+    for name in ("math", "reference", "math"):
+        scorer.score(name, [rollout(5, 2)])
+        assert scorer.current == name
+        for key, expected in weights_of(Path(folders[name])).items():
+            assert torch.equal(scorer.module.state_dict()[key], torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    "lengths, limit, expected",
+    [
+        ([5, 5, 5], 10, [[0, 1], [2]]),
+        ([9, 2, 3, 2], 6, [[1, 3], [2], [0]]),  # 3 padded to 3 would be 9 > 6; a long one goes alone
+        ([4, 4, 4, 4], 16, [[0, 1, 2, 3]]),
+        ([100], 1, [[0]]),
+        ([], 8, []),
+    ],
+)
+def test_batches_hold_at_most_so_many_padded_tokens(lengths, limit, expected):
+    scorer = SharedScorer({}, device="cpu", dtype="float32", tokens_per_batch=limit)
+    assert scorer._batches([rollout(length, 1) for length in lengths]) == expected
+
+
+def test_padded_tokens_stay_within_the_limit(folders):
+    scorer = shared(folders, tokens_per_batch=48)
+    seen = []
+    hook = scorer.module.base_model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    scorer.score("math", [rollout(n, 2, n) for n in (40, 8, 9, 10, 11, 12, 24)])
+    hook.remove()
+    assert seen == [(4, 11), (2, 24), (1, 40)]
+
+
+def test_number_format_is_the_one_asked_for(folders):
+    scorer = shared(folders, dtype="bfloat16")
+    assert scorer.module.dtype == torch.bfloat16
+    (row,) = scorer.score("reference", [rollout(30, 20)])
+    (exact,) = shared(folders).score("reference", [rollout(30, 20)])
+    assert row.dtype == torch.float32
+    assert 0 < (row - exact).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("kind", ["width", "layers"])
+def test_another_size_is_refused(kind, tmp_path):
+    if kind == "width":
+        other = write_model(tmp_path / "other", hidden=8)
+    else:
+        other = reconfigured_copy(tmp_path / "other", num_hidden_layers=2)
+    words = r"model 'math' at .*other differs in architecture.*scorer\.kind: pool"
+    with pytest.raises(ValueError, match=words):
+        shared({"reference": str(STUDENT), "math": str(other)})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}},
+        {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 16},
+        {"rms_norm_eps": 0.1},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_model_that_computes_otherwise_is_refused_or_scored_as_itself(settings, tmp_path):
+    """Same tensor shapes, other settings: the same weights give other log-probabilities."""
+    other = str(reconfigured_copy(tmp_path / "other", **settings))
+    (alone,) = shared({"math": other}).score("math", [rollout(30, 20)])
+    try:
+        together = shared({"reference": str(STUDENT), "math": other})
+    except ValueError:
+        return
+    torch.testing.assert_close(together.score("math", [rollout(30, 20)])[0], alone, atol=1e-5, rtol=0)
+
+
+def test_a_sequence_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rollout(3, 1).response_tokens = 2
