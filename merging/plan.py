@@ -149,6 +149,7 @@ def _seconds(config: MergeConfig, registry, rollouts: int) -> float | None:
     for record in registry.list():
         if record.identity["base_weights"] == base:
             recipe = record.identity["recipe"]
-            step = median(row["step_seconds"] for row in read_learning_curve(record) if "step_seconds" in row)
-            each.append(step / (recipe["prompts_per_step"] * recipe["samples_per_prompt"]))
+            steps = [row["step_seconds"] for row in read_learning_curve(record) if "step_seconds" in row]
+            rollouts_per_step = recipe["prompts_per_step"] * recipe["samples_per_prompt"]
+            each += [median(steps) / rollouts_per_step] if steps else []
     return round(rollouts * median(each), 1) if each else None

@@ -72,7 +72,7 @@ class Registry:
 
     def list(self) -> list[ExpertRecord]:
         """All experts, oldest first."""
-        found = [self._read(file.parent) for file in (self.root / "experts").glob(f"*/{RECORD}")]
+        found = [self._read(file.parent) for file in (self.root / "experts").glob(f"[!.]*/{RECORD}")]
         return sorted(found, key=lambda record: record.created)
 
     def find(self, id: str) -> ExpertRecord | None:

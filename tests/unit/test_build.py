@@ -1,0 +1,212 @@
+"""Experts: what changes their identity, and a build from its order to its stored record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import teachers.build as build_module
+from teachers.build import build_expert, find_expert, learning_curve, read_learning_curve
+from teachers.fingerprint import fingerprint
+from teachers.registry import Registry, expert_id
+from tests.unit.expert_orders import order
+from tests.unit.model_copies import STUDENT, weights_of
+from tests.unit.tiny_model import write_model
+from trainer.errors import RunFailed
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "student")
+
+
+def id_of(student, recipe=None, **changes):
+    return expert_id(order(student, recipe, **changes).identity())
+
+
+# ----------------------------------------------------------------------------------------- identity
+
+RECIPE_CHANGES = [
+    {"steps": 5},
+    {"prompts_per_step": 3},
+    {"samples_per_prompt": 3},
+    {"learning_rate": 2e-4},
+    {"warmup_steps": 1},
+    {"max_response_tokens": 21},
+    {"seed": 1},
+]
+OTHER_CHANGES = [
+    {"reward": "math"},
+    {"prompts": [("1+1", "2"), ("1+3", "3")]},
+    {"prompts": [("1+1", "2"), ("1+2", "4")]},
+    {"prompts": [("1+1", "2")]},
+    {"prompts": [("1+2", "3"), ("1+1", "2")]},
+    {"chat_template": {"enable_thinking": False}},
+    {"training": {"max_prompt_tokens": 17}},
+]
+
+
+@pytest.mark.parametrize("change", RECIPE_CHANGES, ids=lambda change: next(iter(change)))
+def test_every_part_of_the_recipe_changes_the_id(student, change):
+    assert id_of(student, change) != id_of(student)
+
+
+def test_no_part_of_the_recipe_is_forgotten():
+    from configs.schema import RLExpert
+
+    changed = {next(iter(change)) for change in RECIPE_CHANGES}
+    assert changed == RLExpert.model_fields.keys() - {"kind", "save_every"}
+
+
+@pytest.mark.parametrize("change", OTHER_CHANGES, ids=str)
+def test_reward_prompts_template_and_lengths_change_the_id(student, change):
+    assert id_of(student, **change) != id_of(student)
+
+
+def test_every_id_is_another_one(student):
+    ids = [id_of(student, change) for change in RECIPE_CHANGES]
+    ids += [id_of(student, **change) for change in OTHER_CHANGES]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("change", [{"value": 0.25}, {"template": "{{ messages }}"}, {"extra_tokens": ("<x>",)}])
+def test_another_base_changes_the_id(student, tmp_path, change):
+    assert id_of(write_model(tmp_path / "other", **change)) != id_of(student)
+
+
+def test_what_leaves_the_weights_alone_leaves_the_id_alone(student, tmp_path):
+    ours = id_of(student)
+    assert id_of(student, {"save_every": 1}) == ours
+    assert id_of(write_model(tmp_path / "copy")) == ours  # the same base elsewhere
+    later = {"steps": 9, "learning_rate": 1.0, "prompts_per_step": 8, "save_every": 1, "weight_decay": 0.5}
+    assert id_of(student, training=later) == ours  # how the merge trains
+
+
+def test_the_length_limit_is_the_recipes_or_that_of_training(student):
+    assert order(student).response_tokens == 20
+    inherited = order(student, {"max_response_tokens": None})
+    assert inherited.response_tokens == 24
+    assert id_of(student, {"max_response_tokens": None}) == id_of(student, {"max_response_tokens": 24})
+    longer = {"max_response_tokens": 25}
+    assert id_of(student, training=longer) == id_of(student)
+    assert id_of(student, {"max_response_tokens": None}, training=longer) != expert_id(inherited.identity())
+
+
+# -------------------------------------------------------------------------------------------- build
+
+
+class FakeTrainer:
+    """Stands in for verl: writes metrics and the base's own weights, all of them plus one."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def __call__(self, job, cluster, on_step):
+        import torch
+
+        from tests.unit.verl_checkpoints import write_checkpoint
+
+        self.jobs.append(job)
+        (job.folder / "attempts").write_text("1000.0\n1010.0\n")
+        rows = [
+            {"step": n + 1, "time": 1000.0 + n, "critic/score/mean": n / 10, "actor/entropy": 0.5, "other": 1}
+            for n in range(job.steps)
+        ]
+        (job.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        weights = {name: torch.from_numpy(value) + 1 for name, value in weights_of(STUDENT).items()}
+        write_checkpoint(job.checkpoints, job.steps, [weights])
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    trainer = FakeTrainer()
+    monkeypatch.setattr(build_module, "train", trainer)
+    return trainer
+
+
+def forbidden_cluster():
+    raise AssertionError("nothing is trained, so no cluster is started")
+
+
+def test_a_build_is_stored_whole_and_found_again(tmp_path, trainer):
+    registry, wanted = Registry(tmp_path / "home"), order(STUDENT, {"steps": 20})
+    assert find_expert(registry, wanted) is None
+    record = build_expert(registry, wanted, lambda: None, lambda step, metrics: None)
+    assert find_expert(registry, wanted) == record == registry.verify(record.id)
+    assert record.id == expert_id(wanted.identity())
+    assert (record.domain, record.prompts, record.attempts) == ("math", 2, 2)
+    assert record.final_reward == pytest.approx(1.85)  # the last tenth: rewards 1.8 and 1.9
+    assert record.weights_sha256 == fingerprint(record.model_path).weights_sha256
+    base, built = weights_of(STUDENT), weights_of(Path(record.model_path))
+    assert all((built[name] == value + 1).all() for name, value in base.items())
+    assert read_learning_curve(record)[2] == {"step": 3, "reward": 0.2, "entropy": 0.5}
+    assert len(read_learning_curve(record)) == 20
+    assert not (registry.root / "building" / record.id).exists()
+    build_expert(registry, wanted, forbidden_cluster, lambda step, metrics: None)
+    assert len(trainer.jobs) == 1
+
+
+def test_the_job_is_the_order(tmp_path, trainer, monkeypatch):
+    import pyarrow.parquet
+
+    registry = Registry(tmp_path / "home")
+    wanted = order(STUDENT, {"warmup_steps": 3, "seed": 9}, chat_template={"enable_thinking": False})
+    rows = []
+
+    def read_rows(job, cluster, on_step):
+        rows.extend(pyarrow.parquet.read_table(job.train_file).to_pylist())
+        trainer(job, cluster, on_step)
+
+    monkeypatch.setattr(build_module, "train", read_rows)
+    record = build_expert(registry, wanted, lambda: None, lambda step, metrics: None)
+    (job,) = trainer.jobs
+    assert (job.steps, job.prompts_per_step, job.samples_per_prompt) == (4, 2, 2)
+    assert (job.learning_rate, job.warmup_steps, job.save_every, job.seed) == (1e-4, 3, 2, 9)
+    assert (job.max_prompt_tokens, job.max_response_tokens) == (16, 20)
+    assert job.model_path == str(STUDENT) and job.chat_template == {"enable_thinking": False}
+    assert job.folder == registry.root / "building" / record.id
+    assert len(rows) == 4 * 2
+    assert {row["extra_info"]["reward"] for row in rows} == {"exact"}
+    assert sorted(row["prompt"][0]["content"] for row in rows) == ["1+1"] * 4 + ["1+2"] * 4
+
+
+def test_a_failed_build_is_not_visible_and_keeps_its_checkpoints(tmp_path, monkeypatch):
+    registry, wanted = Registry(tmp_path / "home"), order(STUDENT)
+
+    def fails(job, cluster, on_step):
+        job.checkpoints.mkdir(parents=True)
+        raise RunFailed("an engine died")
+
+    monkeypatch.setattr(build_module, "train", fails)
+    with pytest.raises(RunFailed):
+        build_expert(registry, wanted, lambda: None, lambda step, metrics: None)
+    assert registry.list() == [] and find_expert(registry, wanted) is None
+    assert (registry.root / "building" / expert_id(wanted.identity()) / "checkpoints").is_dir()
+
+
+def test_an_expert_that_another_process_built_meanwhile_is_taken(tmp_path, trainer):
+    registry, wanted = Registry(tmp_path / "home"), order(STUDENT)
+    record = build_expert(registry, wanted, lambda: None, lambda step, metrics: None)
+    assert build_expert(registry, wanted, forbidden_cluster, lambda step, metrics: None) == record
+
+
+# ----------------------------------------------------------------------------------- learning curve
+
+
+def test_learning_curve_takes_what_there_is(tmp_path):
+    rows = [
+        {"step": 2, "critic/score/mean": 0.5, "response_length/mean": 7.5, "actor/grad_norm": 1.25},
+        {"step": 1, "critic/score/mean": 0.25, "timing_s/step": 3.0, "actor/entropy": 0.1},
+        {"step": 2, "critic/score/mean": 0.75},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert learning_curve(tmp_path) == [
+        {"step": 1, "reward": 0.25, "step_seconds": 3.0, "entropy": 0.1},
+        {"step": 2, "reward": 0.75},
+    ]
+
+
+def test_no_metrics_give_an_empty_curve(tmp_path):
+    assert learning_curve(tmp_path) == []

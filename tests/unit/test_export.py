@@ -1,0 +1,146 @@
+"""verl's checkpoint to a model folder: the same numbers, the base's format, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.unit.model_copies import STUDENT, noisy_copy, weights_of
+from tests.unit.verl_checkpoints import FakeDTensor, Replicate, Shard, sharded, write_checkpoint
+from trainer.export import export
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The weights of a trained model, by name."""
+    folder = noisy_copy(tmp_path_factory.mktemp("trained") / "model", seed=3)
+    return {name: torch.from_numpy(value) for name, value in weights_of(folder).items()}
+
+
+def assert_holds(folder, weights):
+    found = weights_of(folder)
+    assert found.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(torch.from_numpy(found[name]), value), name
+
+
+def test_one_rank(tmp_path, trained):
+    write_checkpoint(tmp_path / "checkpoints", 7, [trained])
+    target = export(tmp_path / "checkpoints", 7, STUDENT, tmp_path / "student")
+    assert target == tmp_path / "student"
+    assert_holds(target, trained)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "student"]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 11])
+def test_several_ranks_are_joined_in_order_of_their_number(tmp_path, trained, ranks):
+    """99 rows over 3 and 11 ranks; with 11 ranks the file names sort 0, 1, 10, 2 as text."""
+    write_checkpoint(tmp_path / "checkpoints", 1, sharded(trained, ranks))
+    assert_holds(export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student"), trained)
+
+
+def test_other_placements(tmp_path, trained):
+    """Split along dimension 1, replicated, and plain tensors."""
+    ranks = [{}, {}]
+    for number, (name, tensor) in enumerate(trained.items()):
+        for rank, part in enumerate(ranks):
+            if number % 3 == 0:
+                part[name] = tensor
+            elif number % 3 == 1:
+                part[name] = FakeDTensor(tensor, Replicate())
+            else:
+                dim = tensor.dim() - 1
+                part[name] = FakeDTensor(tensor.chunk(2, dim)[rank].clone(), Shard(dim))
+    write_checkpoint(tmp_path / "checkpoints", 1, ranks)
+    assert_holds(export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student"), trained)
+
+
+def test_transformers_loads_it_with_tokenizer_and_template(tmp_path, trained):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_checkpoint(tmp_path / "checkpoints", 1, [trained])
+    folder = export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.dtype == torch.float32 and model.generation_config.eos_token_id == 1
+    assert torch.equal(model.state_dict()["lm_head.weight"], trained["lm_head.weight"])
+    ask = [{"role": "user", "content": "Math: 1+1"}]
+    ours, base = (AutoTokenizer.from_pretrained(path) for path in (folder, STUDENT))
+    assert ours.apply_chat_template(ask) == base.apply_chat_template(ask)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (folder / name).read_bytes() == (STUDENT / name).read_bytes()
+
+
+def test_the_base_decides_the_number_format(tmp_path, trained):
+    base = tmp_path / "base"
+    shutil.copytree(STUDENT, base)
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "dtype": "bfloat16"}))
+    write_checkpoint(tmp_path / "checkpoints", 1, [trained])
+    folder = export(tmp_path / "checkpoints", 1, base, tmp_path / "student")
+    from safetensors.torch import load_file
+
+    found = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in found.values()} == {torch.bfloat16}
+    assert all(torch.equal(found[name], value.bfloat16()) for name, value in trained.items())
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("change", ["a tensor is missing", "a tensor too many"])
+def test_other_tensors_are_refused_and_nothing_is_left(tmp_path, trained, change):
+    weights = dict(trained)
+    if change == "a tensor is missing":
+        del weights["model.norm.weight"]
+        name = "model.norm.weight"
+    else:
+        weights["model.extra.weight"] = torch.zeros(3)
+        name = "model.extra.weight"
+    write_checkpoint(tmp_path / "checkpoints", 1, [weights])
+    with pytest.raises(ValueError, match=f"does not hold the tensors.*{name}"):
+        export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_missing_rank_is_not_exported(tmp_path, trained):
+    actor = write_checkpoint(tmp_path / "checkpoints", 1, sharded(trained, 2))
+    (actor / "model_world_size_2_rank_1.pt").unlink()
+    with pytest.raises((ValueError, RuntimeError)):
+        export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_failed_save_keeps_the_old_folder(tmp_path, trained, monkeypatch):
+    from transformers import LlamaForCausalLM
+
+    write_checkpoint(tmp_path / "checkpoints", 1, [trained])
+    export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student")
+
+    def full_disk(self, folder, **_):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        export(tmp_path / "checkpoints", 1, STUDENT, tmp_path / "student")
+    assert_holds(tmp_path / "student", trained)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "student"]
+
+
+def test_a_tied_head_may_be_absent(tmp_path):
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=5, tie_word_embeddings=True, **sizes)).save_pretrained(tmp_path / "base")
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=5, tie_word_embeddings=True, **sizes))
+    weights = {name: value.detach() for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    write_checkpoint(tmp_path / "checkpoints", 1, [weights])
+    folder = export(tmp_path / "checkpoints", 1, tmp_path / "base", tmp_path / "student")
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(loaded.lm_head.weight, weights["model.embed_tokens.weight"])
+    del weights["model.norm.weight"]
+    write_checkpoint(tmp_path / "second", 1, [weights])
+    with pytest.raises(ValueError, match=r"model\.norm\.weight"):
+        export(tmp_path / "second", 1, tmp_path / "base", tmp_path / "other")

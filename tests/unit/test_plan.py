@@ -1,0 +1,167 @@
+"""The plan: states of the stages, scorer passes, and times only where something was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs.load import load_config
+from merging.experts import orders
+from merging.plan import make_plan
+from merging.preflight import preflight
+from teachers.registry import Registry
+from tests.unit.expert_orders import RECIPE, store_expert
+from tests.unit.tiny_model import config_dict, write_config
+
+
+class Setting:
+    """A config with one expert to be built (math) and one given (code), its registry and run folder."""
+
+    def __init__(self, folder):
+        self.folder, self.run_dir = folder, folder / "run"
+        self.config = config_dict(folder)
+        self.config["domains"]["math"]["expert"] = dict(RECIPE)
+        self.config["training"] |= {"steps": 10, "prompts_per_step": 4, "samples_per_prompt": 2}
+        self.config["registry"] = "./home"
+        self.registry = Registry(folder / "home")
+
+    def plan(self, *overrides):
+        return make_plan(load_config(write_config(self.folder, self.config), overrides), self.run_dir)
+
+    def stages(self, *overrides):
+        return {stage.name: stage for stage in self.plan(*overrides).stages}
+
+    def identity(self):
+        loaded = load_config(write_config(self.folder, self.config))
+        return orders(loaded.config, preflight(loaded, self.run_dir))["math"].identity()
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(tmp_path)
+
+
+def checkpoint(folder, step):
+    folder.mkdir(parents=True)
+    (folder / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+
+def test_a_fresh_run(setting):
+    stages = setting.stages("baselines=[opd, average]")
+    assert {name: stage.state for name, stage in stages.items()} == {
+        "expert math": "to do",
+        "expert code": "given",
+        "merge": "to do",
+        "baseline opd": "to do",
+        "baseline average": "to do",
+        "evaluation": "to do",
+        "report": "to do",
+    }
+    assert (stages["expert math"].steps, stages["expert math"].rollouts) == (4, 4 * 2 * 2)
+    assert stages["expert math"].scorer_passes == 0
+    assert (stages["merge"].steps, stages["merge"].rollouts) == (10, 10 * 4 * 2)
+    assert (stages["baseline opd"].rollouts, stages["baseline opd"].scorer_passes) == (80, 80)
+    assert all(stage.seconds is None for stage in stages.values())
+    assert not setting.run_dir.exists() and not setting.registry.root.exists()
+
+
+def test_the_plan_keeps_the_order_of_the_run(setting):
+    names = [stage.name for stage in setting.plan("baselines=[opd]").stages]
+    assert names == ["expert math", "expert code", "merge", "baseline opd", "evaluation", "report"]
+
+
+@pytest.mark.parametrize(
+    "overrides, passes, total",
+    [
+        ([], {"math": 2, "code": 2}, 160),
+        (["objective.reward_scale=1"], {"math": 1, "code": 1}, 80),
+        (["domains.code.objective={reward_scale: 1}"], {"math": 2, "code": 1}, 120),
+        (["objective.reward_scale=1", "domains.code.objective={reward_scale: 0}"], {"math": 1, "code": 2}, 120),
+    ],
+)
+def test_scorer_passes(setting, overrides, passes, total):
+    plan = setting.plan(*overrides)
+    assert plan.scorer_passes_per_rollout == passes
+    assert next(stage for stage in plan.stages if stage.name == "merge").scorer_passes == total
+
+
+def test_memory_by_hand(setting):
+    parameters = 99 * 4
+    plan = setting.plan()
+    assert plan.training_bytes_per_device == parameters * 16
+    assert plan.scorer_bytes == parameters * 4 * 3  # float32: reference and two teachers
+    assert setting.plan("hardware.gpus=2").training_bytes_per_device == parameters * 8
+
+
+def test_a_built_expert_is_found(setting):
+    identity = setting.identity()
+    store_expert(setting.registry, identity)
+    stage = setting.stages()["expert math"]
+    assert (stage.state, stage.steps, stage.rollouts) == ("found in the registry", 0, 0)
+    assert setting.stages("domains.math.expert.seed=1")["expert math"].state == "to do"
+
+
+def test_stopped_trainings_continue(setting):
+    from teachers.registry import expert_id
+
+    id = expert_id(setting.identity())
+    checkpoint(setting.registry.root / "building" / id / "checkpoints", 3)
+    checkpoint(setting.run_dir / "train" / "checkpoints", 6)
+    checkpoint(setting.run_dir / "opd" / "checkpoints", 10)
+    stages = setting.stages("baselines=[opd]")
+    assert (stages["expert math"].state, stages["expert math"].rollouts) == ("continues at step 3", 1 * 2 * 2)
+    merge = stages["merge"]
+    assert (merge.state, merge.steps, merge.rollouts, merge.scorer_passes) == ("continues at step 6", 4, 32, 64)
+    assert stages["baseline opd"].steps == 0
+
+
+def test_finished_stages_are_done(setting):
+    for path in ("student", "baselines/opd", "baselines/average"):
+        (setting.run_dir / path).mkdir(parents=True)
+    stages = setting.stages("baselines=[opd, average]")
+    done = {name for name, stage in stages.items() if stage.state == "done"}
+    assert done == {"merge", "baseline opd", "baseline average"}
+    assert (stages["merge"].steps, stages["merge"].scorer_passes) == (0, 0)
+    (setting.run_dir / "manifest.json").touch()
+    stages = setting.stages()
+    assert stages["evaluation"].state == stages["report"].state == "done"
+
+
+def curve(*seconds):
+    return [{"step": n + 1, "step_seconds": value} for n, value in enumerate(seconds)]
+
+
+def test_times_come_from_the_median_step_of_an_expert_of_this_base(setting):
+    """Median step 3 s of 2 prompts x 2 samples: 0.75 s a rollout."""
+    identity = setting.identity()
+    other_recipe = {**identity["recipe"], "seed": 7}
+    store_expert(setting.registry, {**identity, "recipe": other_recipe}, curve(100.0, 3.0, 2.0, 2.5, 4.0))
+    stages = setting.stages("baselines=[opd]")
+    assert stages["expert math"].seconds == 16 * 0.75
+    assert stages["merge"].seconds == stages["baseline opd"].seconds == 80 * 0.75
+    assert stages["evaluation"].seconds is None
+
+
+def test_several_records_give_their_median_and_other_bases_none(setting):
+    identity = setting.identity()
+    for seed, second in ((7, 1.0), (8, 2.0), (9, 30.0)):
+        recipe = {**identity["recipe"], "seed": seed}
+        store_expert(setting.registry, {**identity, "recipe": recipe}, curve(second))
+    store_expert(setting.registry, {**identity, "base_weights": "0" * 64}, curve(500.0))
+    assert setting.stages()["merge"].seconds == 80 * 2.0 / 4
+
+
+def test_a_record_without_measured_steps_gives_no_time(setting):
+    identity = setting.identity()
+    recipe = {**identity["recipe"], "seed": 7}
+    store_expert(setting.registry, {**identity, "recipe": recipe}, [{"step": 1, "reward": 0.5}])
+    assert setting.stages()["merge"].seconds is None
+
+
+def test_json_holds_the_plan(setting):
+    import json
+
+    plan = setting.plan()
+    stored = json.loads(json.dumps(plan.to_json()))
+    assert stored["run"] == "demo"
+    assert [stage["name"] for stage in stored["stages"]] == [stage.name for stage in plan.stages]
+    assert stored["scorer_passes_per_rollout"] == {"math": 2, "code": 2}

@@ -1,0 +1,53 @@
+"""Checkpoints as verl's FSDP2 workers write them, without verl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+
+class Shard:
+    """FSDP2's placement along one dimension."""
+
+    def __init__(self, dim: int):
+        self.dim = dim
+
+    def is_shard(self) -> bool:
+        return True
+
+
+class Replicate:
+    """FSDP2's placement of a whole copy on every rank."""
+
+    def is_shard(self) -> bool:
+        return False
+
+
+class FakeDTensor:
+    """One rank's part of a tensor, with the two attributes of a DTensor that are read."""
+
+    def __init__(self, local: torch.Tensor, placement: Shard | Replicate):
+        self._local_tensor = local
+        self.placements = (placement,)
+
+
+def write_checkpoint(checkpoints: Path, step: int, ranks: list[dict]) -> Path:
+    """`global_step_N/actor/model_world_size_W_rank_R.pt` of every rank, and the tracker file."""
+    actor = checkpoints / f"global_step_{step}" / "actor"
+    actor.mkdir(parents=True)
+    for rank, weights in enumerate(ranks):
+        torch.save(weights, actor / f"model_world_size_{len(ranks)}_rank_{rank}.pt")
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return actor
+
+
+def sharded(weights: dict[str, torch.Tensor], ranks: int) -> list[dict]:
+    """Each tensor split along dimension 0 as FSDP2 does: equal chunks, the last ones short or empty."""
+    parts: list[dict] = [{} for _ in range(ranks)]
+    for name, tensor in weights.items():
+        chunks = list(tensor.chunk(ranks, dim=0))
+        chunks += [tensor.new_empty((0, *tensor.shape[1:]))] * (ranks - len(chunks))
+        for part, chunk in zip(parts, chunks, strict=True):
+            part[name] = FakeDTensor(chunk.clone(), Shard(0))
+    return parts
