@@ -213,7 +213,7 @@ def evaluate(run: RunPath) -> None:
 
 @app.command()
 def report(run: RunPath) -> None:
-    """Write a run's report again from its records."""
+    """Write a run's report again; answers and verdicts that are there are reused."""
     folder = _existing_run(run)
     from merging.run import report_run
 

@@ -12,7 +12,7 @@ from trainer.job import TrainingJob
 from trainer.overrides import inference_settings
 
 LOSS_NAME = "exopd"
-REWARD_FUNCTION = ("teachers.rewards", "compute_score")
+REWARD_FUNCTION = ("teachers.rewards", "observe_score")
 
 
 def merge_job(
@@ -77,18 +77,18 @@ def _objective(config: MergeConfig) -> dict[str, Any]:
 def _teachers(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
     """verl's teacher entries: servers of the pool, or, with the shared scorer, names without a server."""
     pool = config.scorer.kind == "pool"
-    devices = config.hardware.scorer_gpus if pool else 0
+    devices = config.hardware.scorer_gpus
     models = {**teachers, **({REFERENCE: config.student} if pool else {})}
     settings: dict[str, Any] = {
         "distillation.teacher_key": "teacher",
         "distillation.nnodes": 1 if pool else 0,
-        "distillation.n_gpus_per_node": devices * len(models),
+        "distillation.n_gpus_per_node": devices * len(models) if pool else 0,
     }
     for index, (key, path) in enumerate(models.items()):
         settings[f"distillation.teacher_models.teacher_{index}"] = {
             "key": key,
             "model_path": path,
-            "num_replicas": devices,
+            "num_replicas": 1 if pool else 0,
             "inference": _inference(config),
         }
     return settings

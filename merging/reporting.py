@@ -54,6 +54,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
 def _benchmarks(folder: RunFolder) -> list:
     """Every benchmark in every measured mode, with its source and its harness's ceiling."""
     from eval.benchmarks import open_benchmark
+    from eval.benchmarks.task import self_check
     from eval.report.data import BenchmarkInfo, benchmark_key
 
     modes = ["sampled", *(["greedy"] if folder.config.evaluation.greedy else [])]
@@ -61,8 +62,10 @@ def _benchmarks(folder: RunFolder) -> list:
     for domain, declared in folder.config.domains.items():
         for benchmark in declared.benchmarks:
             task = open_benchmark(benchmark)
+            ceiling = self_check(task)
             infos += [
-                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source) for mode in modes
+                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source, ceiling)
+                for mode in modes
             ]
     return infos
 

@@ -39,6 +39,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded, found)
+        (run_dir / "manifest.json").unlink(missing_ok=True)  # its presence means complete
         write_json(run_dir / "plan.json", make_plan(loaded, run_dir, found).to_json())
         for note in found.notes:
             say(f"note: {note}")
@@ -77,7 +78,7 @@ def evaluate_run(run_dir: Path) -> Path:
 
 
 def report_run(run_dir: Path) -> Path:
-    """Writes a run's report again from its records; nothing is generated."""
+    """Writes a run's report again; answers and verdicts that are there are reused."""
     return evaluate_run(run_dir)
 
 
@@ -111,8 +112,8 @@ def _prompts(folder: RunFolder, found: Preflight) -> None:
         rewards = {name: domain.reward for name, domain in config.domains.items()}
         scales = {name: config.reward_scale_of(name) for name in config.domains}
         folder.write_counts(rows, found)
-        write_parquet(rows, folder.prompts_file, rewards, scales)
         write_parquet(rows, folder.opd_prompts_file, rewards, dict.fromkeys(scales, 1.0))
+        write_parquet(rows, folder.prompts_file, rewards, scales)  # last: it says that the stage is done
 
 
 def scheduled(folder: RunFolder, routed: list[RoutedPrompt]) -> list[RoutedPrompt]:
@@ -170,6 +171,8 @@ def _distil(
             job, cluster(), lambda step, raw: shown.update(step, merge_text(step_metrics(step, raw, scales)))
         )
     lines = [step_metrics(row["step"], row, scales) for row in read_metrics(work)]
+    if not folder.counts()["all_answered"]:  # rows without an answer count 0 in verl's mean
+        lines = [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]
     folder.write_metrics(name, lines)
     export(job.checkpoints, job.steps, Path(config.student), target)
 

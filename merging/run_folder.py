@@ -41,7 +41,8 @@ class RunFolder:
         stored = path / RESOLVED
         if stored.exists():
             _refuse_other_merge(path, yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
-        write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
+        if loaded.path != stored.absolute():  # `eval` and `report` start from the folder itself
+            write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
         write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         return cls(path, found.with_folders(loaded.config), Measured(path))
 
@@ -96,6 +97,7 @@ class RunFolder:
             "prompts": found.counts(),
             "rows": dict(Counter(row.domain for row in rows)),
             "duplicates_dropped": found.duplicates,
+            "all_answered": all(row.prompt.answer is not None for row in rows),
         }
         write_json(self.path / "prompts" / "counts.json", counts)
 

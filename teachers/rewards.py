@@ -30,7 +30,9 @@ def code_reward(completion: str, answer: Any, finished: bool) -> float:
     """
     if not finished or not completion.strip():
         return 0.0
-    result = run_tests(answer.get("prefix", "") + extract_program(completion), answer["entry_point"], answer["tests"])
+    result = run_tests(
+        answer.get("prefix", "") + extract_program(completion), answer["entry_point"], answer["tests"]
+    )
     return float(result.status == "passed")
 
 
@@ -67,3 +69,16 @@ def compute_score(
         raise ValueError(f"row of {data_source!r}: unknown reward {name!r}; valid: {', '.join(REWARDS)}")
     score = REWARDS[name](solution_str, json.loads(ground_truth), row.get("finished", True))
     return {"score": score, "acc": score}
+
+
+def observe_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> dict[str, float]:
+    """The reward where it only is watched, as in a merge: a row without an answer counts 0, not as an error."""
+    if json.loads(ground_truth) is None:
+        return {"score": 0.0, "acc": 0.0}
+    return compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     import torch
 
 UNIMPORTANT_SETTINGS = frozenset(
-    "_name_or_path architectures bos_token_id dtype eos_token_id max_position_embeddings pad_token_id "
-    "torch_dtype transformers_version use_cache".split()
+    [
+        "_name_or_path",
+        "architectures",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "max_position_embeddings",
+        "pad_token_id",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    ]
 )
 """Settings of a model that change none of its log-probabilities."""
 

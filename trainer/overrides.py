@@ -166,7 +166,7 @@ def inference_settings(
     context = max_prompt_tokens + max_response_tokens + 1
     settings: dict[str, Any] = {
         "name": "vllm",
-        "tensor_model_parallel_size": 1,
+        "tensor_model_parallel_size": hardware.scorer_gpus,
         "load_format": "auto",
         "prompt_length": max_prompt_tokens,
         "response_length": max_response_tokens,

@@ -19,7 +19,7 @@ verl's last step ends its actors before it returns, and the trainer's own messag
 
 IDLE_TITLES = ("ray::IDLE", "ray::SPILL", "ray::RESTORE")
 
-ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] (\w*(?:Error|Exception)\b.*)")
+ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] ([\w.]*(?:Error|Exception)\b.*)")
 
 
 @dataclass
@@ -88,6 +88,7 @@ class EngineErrors:
             with file.open("rb") as stream:
                 stream.seek(self.offsets.get(file, 0))
                 text = stream.read()
+            text = text[: text.rfind(b"\n") + 1]  # a line that is still being written is read whole later
             self.offsets[file] = self.offsets.get(file, 0) + len(text)
             match = ENGINE_ERROR.search(text.decode("utf-8", errors="replace"))
             if match and self.found is None:

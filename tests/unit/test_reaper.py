@@ -1,0 +1,173 @@
+"""The reaper: nothing of a run outlives it, nothing else is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trainer import reaper
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TREE = """
+import os, signal, subprocess, sys, time
+depth, stubborn = int(sys.argv[1]), sys.argv[2] == "stubborn"
+if stubborn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+if depth:
+    subprocess.Popen([sys.executable, "-c", sys.argv[3], str(depth - 1), *sys.argv[2:]], start_new_session=True)
+time.sleep(300)
+"""
+"""A process, its child and its grandchild, each in a session of its own; each prints its id."""
+
+
+def start_tree(mark: str | None, manner: str) -> tuple[subprocess.Popen, list[int]]:
+    environment = {key: value for key, value in os.environ.items() if key != reaper.MARK}
+    if mark is not None:
+        environment[reaper.MARK] = mark
+    command = [sys.executable, "-c", TREE, "2", manner, TREE]
+    top = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return top, [int(top.stdout.readline()) for _ in range(3)]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def wait_gone(pids: list[int], seconds: float = 20) -> list[int]:
+    """Those that are still alive when all are gone or the time is over."""
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+@pytest.fixture
+def mark():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def tree():
+    """Starts trees, and ends at the end of the test what is left of them."""
+    started: list[tuple[subprocess.Popen, list[int]]] = []
+
+    def start(mark, manner="mild"):
+        started.append(start_tree(mark, manner))
+        return started[-1][1]
+
+    yield start
+    for top, pids in started:
+        for pid in filter(alive, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        top.stdout.close()
+        top.wait()
+
+
+def test_marked_processes_are_found_through_all_sessions(tree, mark):
+    pids = tree(mark)
+    tree(mark + "x")
+    tree(None)
+    assert sorted(reaper.marked_processes(mark)) == sorted(pids)
+    assert len({os.getsid(pid) for pid in pids}) == 3
+
+
+def test_a_closed_pipe_ends_the_whole_tree_and_nothing_else(tree, mark):
+    guard = reaper.start(mark)
+    marked, others, unmarked = tree(mark), tree(mark + "x"), tree(None)
+    time.sleep(0.3)
+    assert guard.poll() is None and all(map(alive, marked))  # it waits
+    guard.stdin.close()
+    assert wait_gone(marked) == []
+    assert guard.wait(timeout=20) == 0
+    assert all(map(alive, others)) and all(map(alive, unmarked))
+
+
+def test_a_process_that_ignores_the_request_is_killed(tree, mark):
+    pids = tree(mark, "stubborn")
+    began = time.monotonic()
+    assert sorted(reaper.end_marked(mark, patience_seconds=0.5)) == sorted(pids)
+    assert time.monotonic() - began >= 0.5
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def test_a_process_may_end_by_itself_when_asked(mark, tmp_path):
+    """SIGTERM comes first, so that what has to be written can be written."""
+    code = (
+        "import signal, sys, time, pathlib\n"
+        "def end(*_): time.sleep(0.3); pathlib.Path(sys.argv[1]).write_text('tidy'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(300)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "note")],
+        env={**os.environ, reaper.MARK: mark},
+        stdout=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    reaper.end_marked(mark, patience_seconds=10)
+    process.stdout.close()
+    assert process.wait(timeout=5) == 0
+    assert (tmp_path / "note").read_text() == "tidy"
+
+
+def test_spared_processes_live(tree, mark):
+    first, second, third = tree(mark)
+    assert sorted(reaper.end_marked(mark, spare=frozenset({first}), patience_seconds=3)) == sorted([second, third])
+    assert alive(first) and wait_gone([second, third], 1) == []
+
+
+def test_no_marked_process_is_no_work(mark):
+    assert reaper.end_marked(mark) == []
+
+
+def test_the_guard_is_not_marked_itself(mark, monkeypatch):
+    monkeypatch.setenv(reaper.MARK, mark)
+    guard = reaper.start(mark)
+    try:
+        time.sleep(0.2)
+        assert guard.pid not in reaper.marked_processes(mark)
+        assert os.getsid(guard.pid) == guard.pid  # a signal to the terminal's group passes it by
+    finally:
+        guard.stdin.close()
+        guard.wait(timeout=20)
+
+
+PARENT = """
+import os, subprocess, sys, time
+from trainer import reaper
+reaper.start(sys.argv[1])
+os.environ[reaper.MARK] = sys.argv[1]
+child = subprocess.Popen([sys.executable, "-c", sys.argv[2], "2", sys.argv[3], sys.argv[2]])
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_parent_leaves_nothing(mark, how):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, mark, TREE, "stubborn"], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    pids = [int(parent.stdout.readline()) for _ in range(3)]
+    try:
+        assert all(map(alive, pids))
+        parent.send_signal(how)
+        parent.wait(timeout=10)
+        assert wait_gone(pids) == []
+    finally:
+        parent.stdout.close()
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
