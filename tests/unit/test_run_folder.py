@@ -147,7 +147,6 @@ def test_every_shipped_run_survives_the_round_trip(tmp_path):
         assert load_config(tmp_path / path.stem / RESOLVED).config == loaded.config
 
 
-@pytest.mark.xfail(strict=True, reason="`protege report` and `eval` open the folder with config.resolved.yaml")
 def test_opening_a_run_from_its_resolved_config_keeps_the_users_file(open_run, given, tmp_path):
     open_run(given, "training.steps=3")
     before = (tmp_path / "run" / "config.yaml").read_text()
