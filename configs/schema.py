@@ -271,7 +271,7 @@ class Hardware(Strict):
     scorer_gpus: PositiveInt = 1
     """Devices of each teacher's server in the `pool` scorer."""
     rollout_memory_fraction: Annotated[float, Field(gt=0, le=0.95)] = 0.5
-    """Share of a GPU's memory that vLLM may take."""
+    """Share of a GPU's memory that vLLM may take; on a CPU the cache holds just what a step needs."""
     rollout_tensor_parallel: PositiveInt = 1
     """Devices that share one rollout engine."""
     tokens_per_device: PositiveInt = 32768

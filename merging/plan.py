@@ -44,11 +44,14 @@ class MergePlan:
     """Weights, gradients and Adam moments, split over the training devices."""
     scorer_bytes: int
     """Reference and teachers in the scorer's number format."""
+    devices: int
+    """Training devices on all nodes."""
     assumptions: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as in `plan.json`; GPU-hours where the time is known."""
-        return asdict(self)
+        """Plain values, as in `plan.json`; `device_hours` over the stages whose time is known."""
+        hours = [stage.seconds * self.devices / 3600 for stage in self.stages if stage.seconds is not None]
+        return {**asdict(self), "device_hours": round(sum(hours), 3) if hours else None}
 
 
 def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = None) -> MergePlan:
@@ -71,6 +74,7 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         * TRAINING_BYTES
         // (config.hardware.gpus * config.hardware.nodes),
         scorer_bytes=parameters * number_bytes * (len(config.domains) + 1),
+        devices=config.hardware.gpus * config.hardware.nodes,
         assumptions=(
             "every teacher has the student's size",
             "times are the median step of experts built here from this base, scaled by rollouts; "

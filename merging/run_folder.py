@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from routing.routers import RoutedPrompt
 
 RESOLVED = "config.resolved.yaml"
-LATER_SECTIONS = ("evaluation", "baselines", "hardware", "registry")
+CHECKPOINT_HARDWARE = ("device", "gpus", "nodes")
+"""Hardware that verl's checkpoints depend on: one file a rank."""
+LATER_SECTIONS = ("evaluation", "baselines", "registry")
 """Sections that may change between two runs of one folder: no trained weight depends on them."""
 
 
@@ -43,7 +46,7 @@ class RunFolder:
             _refuse_other_merge(path, yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
         if loaded.path != stored.absolute():  # `eval` and `report` start from the folder itself
             write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
-        write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        write_text(stored, yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
         return cls(path, found.with_folders(loaded.config), Measured(path))
 
     @property
@@ -118,6 +121,18 @@ class RunFolder:
         return self.path / ("metrics.jsonl" if name == "merge" else f"metrics.{name}.jsonl")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that a reader of numbers such as `1e-6` would take for one."""
+
+
+def _represent_text(dumper: _Dumper, text: str):
+    like_a_number = re.fullmatch(r"[-+.\d]+[eE][-+]?\d+", text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if like_a_number else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _plain(config: MergeConfig) -> dict[str, Any]:
     return json.loads(config.model_dump_json())
 
@@ -141,9 +156,11 @@ def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any])
 
 
 def _same(key: str, stored: Any, new: Any) -> bool:
-    """Benchmarks of a domain may change: they are evaluation."""
+    """Benchmarks of a domain may change (they are evaluation), and hardware that no checkpoint depends on."""
     if key == "domains" and isinstance(stored, dict):
         return _without_benchmarks(stored) == _without_benchmarks(new)
+    if key == "hardware" and isinstance(stored, dict):
+        return all(stored.get(name) == new[name] for name in CHECKPOINT_HARDWARE)
     return stored == new
 
 

@@ -30,9 +30,8 @@ def code_reward(completion: str, answer: Any, finished: bool) -> float:
     """
     if not finished or not completion.strip():
         return 0.0
-    result = run_tests(
-        answer.get("prefix", "") + extract_program(completion), answer["entry_point"], answer["tests"]
-    )
+    program = answer.get("prefix", "") + extract_program(completion)
+    result = run_tests(program, answer["entry_point"], answer["tests"])
     return float(result.status == "passed")
 
 
@@ -78,7 +77,7 @@ def observe_score(
     extra_info: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> dict[str, float]:
-    """The reward where it only is watched, as in a merge: a row without an answer counts 0, not as an error."""
+    """The reward where it is only watched, as in a merge: a row without an answer counts 0."""
     if json.loads(ground_truth) is None:
         return {"score": 0.0, "acc": 0.0}
     return compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)

@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-UNIMPORTANT_SETTINGS = frozenset(
-    [
-        "_name_or_path",
-        "architectures",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "max_position_embeddings",
-        "pad_token_id",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    ]
+UNIMPORTANT_SETTINGS = (
+    "_name_or_path",
+    "architectures",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "max_position_embeddings",
+    "pad_token_id",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
 )
 """Settings of a model that change none of its log-probabilities."""
+
+LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings by which Gemma 2, Cohere and Granite models change logits after the head."""
 
 ROWS_PER_CHUNK = 2048
 """Token positions whose logits exist at the same time: never a [batch, tokens, vocabulary] buffer."""
@@ -56,7 +57,8 @@ class SharedScorer:
         dtype: name of a torch dtype, such as "float32".
         tokens_per_batch: most padded tokens in one forward pass.
 
-    Raises ValueError where a model's weights do not fit the first one's module.
+    Raises ValueError where a model's weights or settings do not fit the first one's module, or where the
+    model does more to its logits than its output head.
     """
 
     def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
@@ -90,6 +92,11 @@ class SharedScorer:
         module = AutoModelForCausalLM.from_pretrained(
             path, dtype=self.dtype, attn_implementation="sdpa"
         ).eval()
+        if changed := [key for key in LOGIT_SETTINGS if getattr(module.config, key, None) not in (None, 1.0)]:
+            raise ValueError(
+                f"model {name!r} at {path} changes its logits after the output head ({', '.join(changed)}), "
+                "which the shared scorer does not do; use scorer.kind: pool"
+            )
         weights = {key: value.detach() for key, value in module.state_dict().items()}
         if self.module is None:
             self.module = module.requires_grad_(False).to(self.device)
@@ -129,8 +136,10 @@ class SharedScorer:
             positions = [
                 range(len(s.token_ids) - s.response_tokens - 1, len(s.token_ids) - 1) for s in sequences
             ]
-            row_of = torch.tensor([b for b, span in enumerate(positions) for _ in span], device=self.device)
-            column_of = torch.tensor([t for span in positions for t in span], device=self.device)
+            places = torch.tensor(
+                [(b, t) for b, span in enumerate(positions) for t in span], dtype=torch.long, device=self.device
+            ).view(-1, 2)
+            row_of, column_of = places.unbind(dim=1)
             logp = self._token_logp(hidden[row_of, column_of], ids[row_of, column_of + 1]).cpu()
         return self._unpack(sequences, positions, logp)
 
@@ -157,7 +166,7 @@ class SharedScorer:
             logits = head(hidden).float()
             chosen = logits.gather(1, target[:, None]).squeeze(1)
             pieces.append(chosen - logits.logsumexp(dim=-1))
-        return torch.cat(pieces)
+        return torch.cat(pieces) if pieces else torch.zeros(0)
 
     @staticmethod
     def _unpack(sequences: list[Scored], positions: list[range], logp_N: torch.Tensor) -> list[torch.Tensor]:

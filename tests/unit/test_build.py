@@ -71,7 +71,9 @@ def test_every_id_is_another_one(student):
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("change", [{"value": 0.25}, {"template": "{{ messages }}"}, {"extra_tokens": ("<x>",)}])
+@pytest.mark.parametrize(
+    "change", [{"value": 0.25}, {"template": "{{ messages }}"}, {"extra_tokens": ("<x>",)}]
+)
 def test_another_base_changes_the_id(student, tmp_path, change):
     assert id_of(write_model(tmp_path / "other", **change)) != id_of(student)
 

@@ -133,7 +133,9 @@ def test_a_tied_head_may_be_absent(tmp_path):
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
-    LlamaForCausalLM(LlamaConfig(vocab_size=5, tie_word_embeddings=True, **sizes)).save_pretrained(tmp_path / "base")
+    LlamaForCausalLM(LlamaConfig(vocab_size=5, tie_word_embeddings=True, **sizes)).save_pretrained(
+        tmp_path / "base"
+    )
     model = LlamaForCausalLM(LlamaConfig(vocab_size=5, tie_word_embeddings=True, **sizes))
     weights = {name: value.detach() for name, value in model.state_dict().items() if name != "lm_head.weight"}
     write_checkpoint(tmp_path / "checkpoints", 1, [weights])

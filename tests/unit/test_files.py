@@ -20,7 +20,9 @@ def test_a_new_folder_appears_when_its_block_ends(tmp_path):
     with new_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists() and folder.parent == target.parent
-        assert folder.name.startswith(".")  # no glob of a user finds it
+        assert folder.name.startswith(".")  # no glob of a shell finds it
+        number = folder.stat().st_ino
+    assert target.stat().st_ino == number  # renamed, not copied: whole at every moment
     assert names(target) == ["a"] and names(target.parent) == ["model"]
 
 
@@ -91,7 +93,7 @@ def test_the_first_failure_is_the_first_that_was_recorded(tmp_path):
             failures.record(path, "rollout", error)
     first = failures.first(path)
     assert (first["where"], first["error"]) == ("rollout", "ValueError: the cause")
-    assert "test_files.py" in first["traceback"] and 'raise ValueError(text)' in first["traceback"]
+    assert "test_files.py" in first["traceback"] and "raise ValueError(text)" in first["traceback"]
     assert first["time"] > 1.7e9
     assert len(path.read_text().splitlines()) == 2  # one line each
 

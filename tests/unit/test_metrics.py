@@ -21,11 +21,20 @@ MATH = {  # 8 tokens in 2 sequences
     "importance_weight_capped": 2.0,
     "entropy": 12.0,
 }
-CODE = {**MATH, "tokens": 24.0, "sequences": 3.0, "finished": 3.0, "gradient_share": 2.0, "advantage_squared": 24.0}
+CODE = {
+    **MATH,
+    "tokens": 24.0,
+    "sequences": 3.0,
+    "finished": 3.0,
+    "gradient_share": 2.0,
+    "advantage_squared": 24.0,
+}
 
 
 def raw(**domains):
-    return {f"actor/teacher/{domain}/{name}": v for domain, sums in domains.items() for name, v in sums.items()}
+    return {
+        f"actor/teacher/{domain}/{name}": v for domain, sums in domains.items() for name, v in sums.items()
+    }
 
 
 def test_two_domains_by_hand():
@@ -104,7 +113,10 @@ def test_names_that_begin_alike_stay_apart():
 
 
 def test_sums_of_micro_batches_give_the_means_of_the_whole():
-    halves = [{name: value / 4 for name, value in MATH.items()}, {name: value * 3 / 4 for name, value in MATH.items()}]
+    halves = [
+        {name: value / 4 for name, value in MATH.items()},
+        {name: value * 3 / 4 for name, value in MATH.items()},
+    ]
     added = {name: sum(half[name] for half in halves) for name in MATH}
     scales = {"math": 1.25}
     assert step_metrics(1, raw(math=added), scales) == pytest.approx(step_metrics(1, raw(math=MATH), scales))

@@ -75,7 +75,11 @@ def test_the_plan_keeps_the_order_of_the_run(setting):
         ([], {"math": 2, "code": 2}, 160),
         (["objective.reward_scale=1"], {"math": 1, "code": 1}, 80),
         (["domains.code.objective={reward_scale: 1}"], {"math": 2, "code": 1}, 120),
-        (["objective.reward_scale=1", "domains.code.objective={reward_scale: 0}"], {"math": 1, "code": 2}, 120),
+        (
+            ["objective.reward_scale=1", "domains.code.objective={reward_scale: 0}"],
+            {"math": 1, "code": 2},
+            120,
+        ),
     ],
 )
 def test_scorer_passes(setting, overrides, passes, total):
@@ -110,7 +114,12 @@ def test_stopped_trainings_continue(setting):
     stages = setting.stages("baselines=[opd]")
     assert (stages["expert math"].state, stages["expert math"].rollouts) == ("continues at step 3", 1 * 2 * 2)
     merge = stages["merge"]
-    assert (merge.state, merge.steps, merge.rollouts, merge.scorer_passes) == ("continues at step 6", 4, 32, 64)
+    assert (merge.state, merge.steps, merge.rollouts, merge.scorer_passes) == (
+        "continues at step 6",
+        4,
+        32,
+        64,
+    )
     assert stages["baseline opd"].steps == 0
 
 

@@ -25,7 +25,8 @@ if stubborn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print(os.getpid(), flush=True)
 if depth:
-    subprocess.Popen([sys.executable, "-c", sys.argv[3], str(depth - 1), *sys.argv[2:]], start_new_session=True)
+    below = [sys.executable, "-c", sys.argv[3], str(depth - 1), *sys.argv[2:]]
+    subprocess.Popen(below, start_new_session=True)
 time.sleep(300)
 """
 """A process, its child and its grandchild, each in a session of its own; each prints its id."""
@@ -125,7 +126,9 @@ def test_a_process_may_end_by_itself_when_asked(mark, tmp_path):
 
 def test_spared_processes_live(tree, mark):
     first, second, third = tree(mark)
-    assert sorted(reaper.end_marked(mark, spare=frozenset({first}), patience_seconds=3)) == sorted([second, third])
+    assert sorted(reaper.end_marked(mark, spare=frozenset({first}), patience_seconds=3)) == sorted(
+        [second, third]
+    )
     assert alive(first) and wait_gone([second, third], 1) == []
 
 

@@ -25,7 +25,7 @@ def registry(tmp_path):
 def test_an_empty_registry(registry):
     assert registry.list() == []
     assert registry.find("0" * 16) is None
-    with pytest.raises(ConfigError, match="0 experts match.*built experts: none"):
+    with pytest.raises(ConfigError, match=r"0 experts match.*built experts: none"):
         registry.show("abc")
     assert not registry.root.exists()  # looking writes nothing
 

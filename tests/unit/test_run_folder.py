@@ -61,7 +61,9 @@ def test_the_same_config_continues(open_run, given, tmp_path):
         ("routing.balance=false", "routing"),
     ],
 )
-def test_another_merge_is_refused_by_section_and_changes_nothing(open_run, given, tmp_path, override, section):
+def test_another_merge_is_refused_by_section_and_changes_nothing(
+    open_run, given, tmp_path, override, section
+):
     open_run(given)
     before = contents(tmp_path / "run")
     with pytest.raises(ConfigError) as caught:
@@ -131,7 +133,7 @@ def test_the_resolved_config_is_the_same_config(open_run, given, tmp_path):
         "objective.reward_scale=1",
         "chat_template={enable_thinking: false, level: 2, style: 'on'}",
         "domains.code.objective={reward_scale: 1.5}",
-        "domains.math.benchmarks=[aime24, {kind: math, name: m, path: math.jsonl, suffix: \"\\nuse \\\\boxed\"}]",
+        "domains.math.benchmarks=[aime24, {kind: math, name: m, path: math.jsonl, suffix: \"\\nin a box\"}]",
     )  # fmt: skip
     folder = open_run(given, *overrides)
     again = load_config(tmp_path / "run" / RESOLVED)
@@ -156,9 +158,7 @@ def test_opening_a_run_from_its_resolved_config_keeps_the_users_file(open_run, g
 
 def test_models_in_order_with_roles_and_places(open_run, given, tmp_path):
     folder = open_run(given, "baselines=[opd, average]")
-    teachers = [
-        SimpleNamespace(domain=domain, model_path=f"/models/{domain}") for domain in ("math", "code")
-    ]
+    teachers = [SimpleNamespace(domain=domain, model_path=f"/models/{domain}") for domain in ("math", "code")]
     run = tmp_path / "run"
     assert [(m.name, str(m.path), m.role, m.domain) for m in folder.models(teachers)] == [
         ("base", str(tmp_path / "student"), "base", None),
@@ -172,14 +172,24 @@ def test_models_in_order_with_roles_and_places(open_run, given, tmp_path):
 
 def test_counts_are_kept(open_run, given):
     folder = open_run(given)
-    prompt = Prompt("id", ({"role": "user", "content": "x"},), 1, None, "f.jsonl", 1)
-    rows = [RoutedPrompt(prompt, domain, "test") for domain in ("math", "math", "code")]
-    folder.write_counts(rows, SimpleNamespace(counts=lambda: {"math": 6, "code": 5}, duplicates=4))
+
+    def rows(*answers):
+        message = ({"role": "user", "content": "x"},)
+        prompts = [Prompt("id", message, answer, None, "f.jsonl", 1) for answer in answers]
+        domains = ("math", "math", "code")
+        return [RoutedPrompt(p, d, "test") for p, d in zip(prompts, domains, strict=True)]
+
+    folder.write_counts(
+        rows("1", 0, ""), SimpleNamespace(counts=lambda: {"math": 6, "code": 5}, duplicates=4)
+    )
     assert folder.counts() == {
         "prompts": {"math": 6, "code": 5},
         "rows": {"math": 2, "code": 1},
         "duplicates_dropped": 4,
+        "all_answered": True,
     }
+    folder.write_counts(rows("1", None, "2"), SimpleNamespace(counts=dict, duplicates=0))
+    assert folder.counts()["all_answered"] is False
 
 
 def test_metrics_of_merge_and_baseline_lie_apart(open_run, given, tmp_path):

@@ -169,3 +169,14 @@ def test_a_model_that_computes_otherwise_is_refused_or_scored_as_itself(settings
 def test_a_sequence_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         rollout(3, 1).response_tokens = 2
+
+
+def test_a_rollout_without_a_response_scores_nothing():
+    (row,) = shared({"reference": str(STUDENT)}).score("reference", [Scored((5, 6, 7), 0)])
+    assert row.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_model_that_caps_its_logits_after_the_head_is_refused(tmp_path):
+    capped = reconfigured_copy(tmp_path / "capped", final_logit_softcapping=30.0)
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        shared({"reference": str(capped)})

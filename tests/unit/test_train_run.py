@@ -66,7 +66,12 @@ def test_metrics_in_order_and_a_repeated_step_counts_last(tmp_path):
     assert read_metrics(tmp_path) == []
     rows = [{"step": 1, "x": 1}, {"step": 2, "x": 2}, {"step": 3, "x": 3}, {"step": 2, "x": 20}, {"step": 10}]
     write_rows(tmp_path / "metrics.jsonl", rows)
-    assert [(row["step"], row.get("x")) for row in read_metrics(tmp_path)] == [(1, 1), (2, 20), (3, 3), (10, None)]
+    assert [(row["step"], row.get("x")) for row in read_metrics(tmp_path)] == [
+        (1, 1),
+        (2, 20),
+        (3, 3),
+        (10, None),
+    ]
 
 
 def test_the_tail_takes_whole_lines_once(tmp_path):
@@ -178,7 +183,9 @@ def test_the_explanation_ends_with_the_first_real_error(tmp_path):
 
 
 def test_without_any_log_the_end_itself_is_the_error(tmp_path):
-    text = _explain(job(tmp_path), RuntimeError("gone"), tmp_path / "none", RayCluster(tmp_path / "no", "mark"))
+    text = _explain(
+        job(tmp_path), RuntimeError("gone"), tmp_path / "none", RayCluster(tmp_path / "no", "mark")
+    )
     assert text.endswith("first error: gone")
 
 

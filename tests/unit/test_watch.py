@@ -143,7 +143,9 @@ def test_what_was_written_before_is_of_an_earlier_stage(clock, tmp_path):
 
 def test_the_first_error_is_kept(clock, tmp_path):
     engines = EngineErrors(tmp_path)
-    append(tmp_path / "worker-1.err", ERROR.format("ValueError: cause") + ERROR.format("KeyError: consequence"))
+    append(
+        tmp_path / "worker-1.err", ERROR.format("ValueError: cause") + ERROR.format("KeyError: consequence")
+    )
     engines.lasting()
     append(tmp_path / "worker-2.err", ERROR.format("OSError: later"))
     clock["now"] += GRACE_SECONDS
@@ -153,7 +155,10 @@ def test_the_first_error_is_kept(clock, tmp_path):
 @pytest.mark.parametrize(
     "line, error",
     [
-        ("(Worker_TP0 pid=3) ERROR 10-02 [x.py:1] torch.OutOfMemoryError: 2 GiB", "torch.OutOfMemoryError: 2 GiB"),
+        (
+            "(Worker_TP0 pid=3) ERROR 10-02 [x.py:1] torch.OutOfMemoryError: 2 GiB",
+            "torch.OutOfMemoryError: 2 GiB",
+        ),
         ("(Worker_TP0 pid=3) ERROR 10-02 [x.py:1] OutOfMemoryError: 2 GiB", "OutOfMemoryError: 2 GiB"),
         ("(EngineCore pid=3) ERROR 10-02 [x.py:1] EngineDeadError", "EngineDeadError"),
         ("(EngineCore pid=3) WARNING 10-02 [x.py:1] ValueError: only a warning", None),

@@ -28,7 +28,10 @@ def test_mean_of_three_by_hand(tmp_path):
 
 def test_mean_tensor_by_tensor_and_symmetric(tmp_path):
     a, b = (noisy_copy(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 2)))
-    found, reverse = weights_of(average([a, b], tmp_path / "ab")), weights_of(average([b, a], tmp_path / "ba"))
+    found, reverse = (
+        weights_of(average([a, b], tmp_path / "ab")),
+        weights_of(average([b, a], tmp_path / "ba")),
+    )
     first, second = weights_of(a), weights_of(b)
     for name in first:
         expected = (first[name].astype(np.float64) + second[name]) / 2
@@ -81,6 +84,6 @@ def test_the_folder_loads_with_the_first_models_tokenizer(tmp_path):
 
 def test_other_shapes_are_refused_and_nothing_is_left(tmp_path):
     other = write_model(tmp_path / "other", hidden=8)
-    with pytest.raises(ValueError, match="other.*tensors of different names or shapes"):
+    with pytest.raises(ValueError, match=r"other.*tensors of different names or shapes"):
         average([STUDENT, other], tmp_path / "mean")
     assert [p.name for p in tmp_path.iterdir()] == ["other"]
