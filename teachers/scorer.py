@@ -137,7 +137,9 @@ class SharedScorer:
                 range(len(s.token_ids) - s.response_tokens - 1, len(s.token_ids) - 1) for s in sequences
             ]
             places = torch.tensor(
-                [(b, t) for b, span in enumerate(positions) for t in span], dtype=torch.long, device=self.device
+                [(b, t) for b, span in enumerate(positions) for t in span],
+                dtype=torch.long,
+                device=self.device,
             ).view(-1, 2)
             row_of, column_of = places.unbind(dim=1)
             logp = self._token_logp(hidden[row_of, column_of], ids[row_of, column_of + 1]).cpu()
