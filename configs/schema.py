@@ -226,9 +226,11 @@ class Training(Strict):
     samples_per_prompt: PositiveInt = 1
     """Rollouts of one prompt; at a fixed number of rollouts more prompts beat more samples."""
     learning_rate: PositiveFloat = 1e-5
-    """AdamW's constant learning rate."""
+    """AdamW's learning rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly to its value."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up; `cosine` ends at zero with the last step."""
     max_prompt_tokens: PositiveInt = 2048
     """Longer prompts are refused."""
     max_response_tokens: PositiveInt = 16384

@@ -36,6 +36,7 @@ def merge_job(
         samples_per_prompt=training.samples_per_prompt,
         learning_rate=training.learning_rate,
         warmup_steps=training.warmup_steps,
+        schedule=training.schedule,
         max_prompt_tokens=training.max_prompt_tokens,
         max_response_tokens=training.max_response_tokens,
         save_every=training.save_every,

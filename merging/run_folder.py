@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from configs.load import ConfigError, LoadedConfig
+from configs.load import ConfigError, LoadedConfig, load_config
 from configs.schema import MergeConfig
 from merging.measure import Measured
 from trainer.files import write_json, write_text
@@ -43,7 +43,7 @@ class RunFolder:
         resolved = _plain(loaded.config)
         stored = path / RESOLVED
         if stored.exists():
-            _refuse_other_merge(path, yaml.safe_load(stored.read_text(encoding="utf-8")), resolved)
+            _refuse_other_merge(path, _stored(stored), resolved)
         if loaded.path != stored.absolute():  # `eval` and `report` start from the folder itself
             write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
         write_text(stored, yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
@@ -131,6 +131,11 @@ def _represent_text(dumper: _Dumper, text: str):
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The folder's config, with the defaults of fields that a newer version has added."""
+    return _plain(load_config(path).config)
 
 
 def _plain(config: MergeConfig) -> dict[str, Any]:

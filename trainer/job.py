@@ -36,6 +36,7 @@ class TrainingJob:
     reward_function: tuple[str, str]
     """(module, function) with verl's custom-reward signature."""
     warmup_steps: int = 0
+    schedule: str = "constant"
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     loss_aggregation: str = "token-mean"

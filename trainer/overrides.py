@@ -66,6 +66,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "actor_rollout_ref.model.path": job.model_path,
         f"{ACTOR}.optim.lr": job.learning_rate,
         f"{ACTOR}.optim.lr_warmup_steps": job.warmup_steps,
+        f"{ACTOR}.optim.lr_scheduler_type": job.schedule,
         f"{ACTOR}.optim.weight_decay": job.weight_decay,
         f"{ACTOR}.optim.clip_grad": job.gradient_clip,
         f"{ACTOR}.grad_clip": job.gradient_clip,

@@ -53,20 +53,22 @@ def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.
         time.sleep(0.2)
 
 
-def marked() -> set[int]:
-    """Live processes that belong to some run of ours."""
+def marked(home: Path) -> set[int]:
+    """Live processes of runs that were started with this registry."""
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+            environment = process.environ()
+            ours = MARK in environment and environment.get("PROTEGE_HOME") == str(home)
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process.pid)
     return found
 
 
-def none_left(before: set[int], seconds: float = 20.0) -> bool:
-    """Whether all marked processes that were not there before are gone within the time."""
+def none_left(home: Path, seconds: float = 20.0) -> bool:
+    """Whether all processes of the runs with this registry are gone within the time."""
     deadline = time.monotonic() + seconds
-    while marked() - before:
+    while marked(home):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)

@@ -13,7 +13,6 @@ from tests.e2e_cpu.processes import (
     PROJECT,
     descendant,
     kill_hard,
-    marked,
     none_left,
     protege,
     run_to_end,
@@ -62,17 +61,17 @@ def home(tmp_path_factory) -> Path:
 
 
 def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
-    config, log, before = small_config(home), home / "small.log", marked()
+    config, log = small_config(home), home / "small.log"
     run = home / "runs" / "small"
 
     process = protege("merge", str(config), home=home, log=log)
     wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 3, 3 * START_SECONDS, process, log)
     kill_hard(process)
-    assert none_left(before), "kill -9 left processes behind"
+    assert none_left(home), "kill -9 left processes behind"
     assert not (run / "manifest.json").exists()
 
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
-    assert none_left(before)
+    assert none_left(home)
     text = log.read_text()
     assert "expert math: found in the registry" in text
     check_artefacts(run)
@@ -151,7 +150,7 @@ def test_the_student_loads_as_it_is_and_is_the_model_that_was_evaluated(home):
 
 
 def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
-    config, log, before = small_config(home, name="dead"), home / "dead.log", marked()
+    config, log = small_config(home, name="dead"), home / "dead.log"
     config.write_text(config.read_text().replace("steps: 6", "steps: 500"))
     run = home / "runs" / "dead"
     process = protege("merge", str(config), home=home, log=log)
@@ -162,11 +161,11 @@ def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
     assert time.monotonic() - began < 30
     last = [line for line in log.read_text().splitlines() if line.strip()][-1]
     assert "first error:" in last and "Engine" in last, last
-    assert none_left(before)
+    assert none_left(home)
 
 
 def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
-    config, log, before = home / "dead.yaml", home / "scorer.log", marked()
+    config, log = home / "dead.yaml", home / "scorer.log"
     run = home / "runs" / "dead"
     done = steps_in(run / "train" / "metrics.jsonl")
     process = protege("merge", str(config), home=home, log=log)
@@ -175,19 +174,19 @@ def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
     began = time.monotonic()
     assert process.wait(60) == 1, log.read_text()[-2000:]
     assert time.monotonic() - began < 30
-    assert none_left(before)
+    assert none_left(home)
 
     process = protege("merge", str(config), home=home, log=log)
     time.sleep(25)
     process.send_signal(signal.SIGINT)
     assert process.wait(40) == 130
     assert "continues the run" in log.read_text().splitlines()[-1]
-    assert none_left(before)
+    assert none_left(home)
 
 
 def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_reference(home):
     config = small_config(home, name="pool", scorer={"kind": "pool"}, baselines=[])
-    log, before = home / "pool.log", marked()
+    log = home / "pool.log"
     text = yaml.safe_load(config.read_text())
     text["domains"]["code"]["objective"] = {"reward_scale": 1.0}
     text["training"]["steps"] = 2
@@ -198,4 +197,4 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert "teacher/code/student_minus_teacher" in line
     assert "teacher/code/implicit_reward" not in line
-    assert none_left(before)
+    assert none_left(home)

@@ -95,6 +95,7 @@ CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
     ),
     ("training.learning_rate", 2e-5, {f"{ACTOR}.optim.lr": 2e-5}),
     ("training.warmup_steps", 7, {f"{ACTOR}.optim.lr_warmup_steps": 7}),
+    ("training.schedule", "cosine", {f"{ACTOR}.optim.lr_scheduler_type": "cosine"}),
     (
         "training.max_prompt_tokens",
         73,

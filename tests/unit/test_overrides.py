@@ -40,6 +40,7 @@ CHANGES = {
     "samples_per_prompt": (16, {f"{ROLLOUT}.n": 16}),
     "learning_rate": (1e-3, {f"{ACTOR}.optim.lr": 1e-3}),
     "warmup_steps": (10, {f"{ACTOR}.optim.lr_warmup_steps": 10}),
+    "schedule": ("cosine", {f"{ACTOR}.optim.lr_scheduler_type": "cosine"}),
     "weight_decay": (0.0, {f"{ACTOR}.optim.weight_decay": 0.0}),
     "gradient_clip": (2.0, {f"{ACTOR}.grad_clip": 2.0, f"{ACTOR}.optim.clip_grad": 2.0}),
     "loss_aggregation": ("seq-mean-token-mean", {f"{ACTOR}.loss_agg_mode": "seq-mean-token-mean"}),
