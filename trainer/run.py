@@ -41,6 +41,7 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
         file.write(f"{time.time()}\n")
     failures_file = job.folder / "failures.jsonl"
     failures_file.unlink(missing_ok=True)
+    os.environ.setdefault("VERL_LOGGING_LEVEL", "WARN")  # of this process; the workers' logs stay whole
     name = f"{job.name}-{int(time.time() * 1000)}"
     config = verl_config(job, name)
     _add(config, failures.CONFIG_KEY, str(failures_file))
@@ -98,7 +99,6 @@ def _add(config, key: str, value: Any) -> None:
 
 def _launch(config):
     """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
-    os.environ.setdefault("VERL_LOGGING_LEVEL", "WARN")  # of this process; the workers' logs stay whole
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
