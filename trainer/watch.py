@@ -45,16 +45,20 @@ class PartsWatch:
 
 
 def _parts() -> dict[int, str]:
-    """Process id to title of every live Ray actor and vLLM engine below this process."""
-    parts: dict[int, str] = {}
+    """Process id to title of every live Ray actor and vLLM engine below this process.
+
+    A child between fork and exec carries its parent's title for a moment; it is no part of its own.
+    """
+    titles: dict[int, str] = {}
+    parents: dict[int, int] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline()[:1])
             if _is_part(title) and process.status() != psutil.STATUS_ZOMBIE:
-                parts[process.pid] = title.split(".")[0]
+                titles[process.pid], parents[process.pid] = title.split(".")[0], process.ppid()
         except psutil.Error:
             continue
-    return parts
+    return {pid: title for pid, title in titles.items() if titles.get(parents[pid]) != title}
 
 
 def _is_part(title: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -191,3 +192,18 @@ def test_a_line_that_is_still_being_written_is_read_whole_later(clock, tmp_path)
     engines.lasting()
     clock["now"] += GRACE_SECONDS
     assert engines.lasting() == "RuntimeError: bad weight"
+
+
+def test_a_forked_child_with_its_parents_title_is_no_part_of_its_own():
+    program = "import os, time; os.fork() and print(1, flush=True); time.sleep(30)"
+    command = ["ray::Forking", "-c", program]
+    process = subprocess.Popen(command, executable=sys.executable, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"1\n"
+        titles = [title for title in watch._parts().values() if title == "ray::Forking"]
+        assert titles == ["ray::Forking"]
+    finally:
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        process.kill()
+        process.wait()
