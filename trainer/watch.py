@@ -17,6 +17,9 @@ GRACE_SECONDS = 8.0
 """How long a vanished part, or an engine's error, may be followed by the run's own end before it counts:
 verl's last step ends its actors before it returns, and the trainer's own message is the better one."""
 
+SETTLED_SECONDS = 15.0
+"""How long a part must have lived for its end to count."""
+
 IDLE_TITLES = ("ray::IDLE", "ray::SPILL", "ray::RESTORE")
 
 ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] ([\w.]*(?:Error|Exception)\b.*)")
@@ -24,22 +27,30 @@ ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] ([\w.]*(?
 
 @dataclass
 class PartsWatch:
-    """Tracks the parts of a run by process id and title; `dead()` names one that vanished."""
+    """Tracks the parts of a run by process id and title; `dead()` names one that vanished.
+
+    A part counts once it has lived for `SETTLED_SECONDS`: helpers that a part forks carry its title for a
+    moment, and a part that fails at its start is reported by Ray itself.
+    """
 
     seen: dict[int, str] = field(default_factory=dict)
-    vanished: dict[int, float] = field(default_factory=dict)
+    first: dict[int, float] = field(default_factory=dict)
+    last: dict[int, float] = field(default_factory=dict)
+    missed: dict[int, float] = field(default_factory=dict)
 
     def dead(self) -> str | None:
-        """Title and pid of a part that has been gone for `GRACE_SECONDS`, else None."""
+        """Title and pid of a part that has been missed for `GRACE_SECONDS`, else None."""
         now = time.monotonic()
         alive = _parts()
-        for pid in self.seen.keys() - alive.keys():
-            self.vanished.setdefault(pid, now)
         for pid, title in alive.items():
-            self.seen[pid] = title
-            self.vanished.pop(pid, None)
-        for pid, since in self.vanished.items():
-            if now - since >= GRACE_SECONDS:
+            self.seen[pid], self.last[pid] = title, now
+            self.first.setdefault(pid, now)
+            self.missed.pop(pid, None)
+        for pid in self.seen.keys() - alive.keys():
+            self.missed.setdefault(pid, now)
+        for pid, since in self.missed.items():
+            settled = self.last[pid] - self.first[pid] >= SETTLED_SECONDS
+            if settled and now - since >= GRACE_SECONDS:
                 return f"{self.seen[pid]} (pid {pid})"
         return None
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from trainer import watch
-from trainer.watch import GRACE_SECONDS, EngineErrors, PartsWatch
+from trainer.watch import GRACE_SECONDS, SETTLED_SECONDS, EngineErrors, PartsWatch
 
 
 @pytest.fixture
@@ -52,6 +52,8 @@ def test_a_vanished_part_is_dead_after_the_grace(clock, parts):
     seen = PartsWatch()
     parts |= {11: "ray::WorkerDict", 12: "VLLM::EngineCore"}
     assert seen.dead() is None
+    clock["now"] += SETTLED_SECONDS
+    assert seen.dead() is None
     del parts[12]
     clock["now"] += 100  # the time before it was missed does not count
     assert seen.dead() is None
@@ -65,6 +67,8 @@ def test_a_part_that_comes_back_starts_the_grace_anew(clock, parts):
     seen = PartsWatch()
     parts[11] = "ray::WorkerDict"
     seen.dead()
+    clock["now"] += SETTLED_SECONDS
+    seen.dead()
     del parts[11]
     seen.dead()
     clock["now"] += GRACE_SECONDS - 1
@@ -75,6 +79,18 @@ def test_a_part_that_comes_back_starts_the_grace_anew(clock, parts):
     assert seen.dead() is None
     clock["now"] += GRACE_SECONDS
     assert seen.dead() == "ray::WorkerDict (pid 11)"
+
+
+def test_a_helper_that_was_forked_and_ended_is_not_missed(clock, parts):
+    seen = PartsWatch()
+    parts[11] = "ray::TaskRunner"
+    seen.dead()
+    clock["now"] += SETTLED_SECONDS - 1
+    seen.dead()
+    del parts[11]
+    for _ in range(3):
+        clock["now"] += GRACE_SECONDS
+        assert seen.dead() is None
 
 
 def test_parts_that_live_are_never_dead(clock, parts):
@@ -97,6 +113,8 @@ def test_real_processes_below_this_one_by_their_title(clock):
                 pass
         seen = PartsWatch()
         assert seen.dead() is None and seen.seen == expected
+        clock["now"] += SETTLED_SECONDS
+        assert seen.dead() is None
         started[0].kill()  # not waited for: a zombie is gone too
         while psutil.Process(started[0].pid).status() != psutil.STATUS_ZOMBIE:
             pass
