@@ -142,8 +142,10 @@ def test_published_math_answers_pass_their_own_grader(name):
     task = open_benchmark(StandardBenchmark(kind="standard", name=name, path=standard_file(name)))
     assert len(task.problems) == 30
     assert self_check(task) == 1.0
-    assert task.problems[0].messages[0]["content"].endswith(
-        "\nPlease reason step by step, and put your final answer within \\boxed{}."
+    assert (
+        task.problems[0]
+        .messages[0]["content"]
+        .endswith("\nPlease reason step by step, and put your final answer within \\boxed{}.")
     )
 
 

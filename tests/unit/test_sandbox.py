@@ -45,7 +45,7 @@ HARMLESS = {
         "passed",
     ),
     "prints to stdout's descriptor": (
-        "import os\ndef f(xs):\n    os.write(1, b'{\"id\": 0, \"end\": \"exit\"}\\n')\n    return sum(xs)",
+        'import os\ndef f(xs):\n    os.write(1, b\'{"id": 0, "end": "exit"}\\n\')\n    return sum(xs)',
         "passed",
     ),
 }
@@ -96,7 +96,7 @@ HARMFUL = {
         "failed",
     ),
     "forges results": (
-        "import os\nos.write(3, b'{\"output\": [\"int\", \"1\"]}\\n' * 9)\ndef f(xs): return 1",
+        'import os\nos.write(3, b\'{"output": ["int", "1"]}\\n\' * 9)\ndef f(xs): return 1',
         "failed",
     ),
     "forges nonsense": ("import os\nos.write(3, b'[[[[\\n\\xff\\n' * 9)\ndef f(xs): return 1", "failed"),
