@@ -36,9 +36,10 @@ def main() -> None:
 
 
 def first_rollout_seconds(run: Path) -> float:
-    """From the start of the merge's first attempt to the beginning of its first step."""
+    """From the start of the attempt that ran the merge's first step to the beginning of that step."""
     first = read_metrics(run / "train")[0]
-    return first["time"] - first["timing_s/step"] - attempts(run / "train")[0]
+    begins = first["time"] - first["timing_s/step"]
+    return begins - max(attempt for attempt in attempts(run / "train") if attempt <= begins)
 
 
 def median_step_seconds(run: Path) -> float:
