@@ -130,3 +130,11 @@ def test_every_shipped_yaml_parses(path):
         return
     model = {"domains": Domain, "hardware": Hardware}[path.parent.name]
     model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_the_quickstart_is_shipped():
+    """An ignore pattern once hid the folder: what `make quickstart` names must be tracked."""
+    shipped = ROOT / "configs" / "runs" / "quickstart.yaml"
+    assert shipped.is_file()
+    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", str(shipped)], capture_output=True)
+    assert ignored.returncode != 0, "git ignores it"
