@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.export import TOKENIZER_FILES
-from trainer.files import new_folder
+from trainer.export import save_model
 
 
 def average(models: Sequence[Path], target: Path) -> Path:
@@ -30,9 +28,4 @@ def average(models: Sequence[Path], target: Path) -> Path:
     mean = {name: (value / len(models)).to(first.state_dict()[name].dtype) for name, value in total.items()}
     with torch.no_grad():
         first.load_state_dict(mean)
-    with new_folder(target) as folder:
-        first.save_pretrained(folder)
-        for name in TOKENIZER_FILES:
-            if (models[0] / name).exists():
-                shutil.copy2(models[0] / name, folder / name)
-    return target
+    return save_model(first, models[0], target)

@@ -46,6 +46,11 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
         raise ValueError(
             f"checkpoint {checkpoints} does not hold the tensors of {base}: {missing[:3]} {unexpected[:3]}"
         )
+    return save_model(model, base, target)
+
+
+def save_model(model, base: Path, target: Path) -> Path:
+    """Writes a transformers model to `target`, whole or not at all, with the tokenizer files of `base`."""
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:
