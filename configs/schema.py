@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+from configs.objective import DomainObjective, Objective
+from configs.strict import Name, Strict
 
 REWARDS = ("math", "code", "exact")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
@@ -22,12 +22,6 @@ BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
 
 BASELINES = ("opd", "average")
 """Baselines that a run can train or compute beside the student."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused and values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 # --------------------------------------------------------------------------------------- prompts
@@ -164,13 +158,6 @@ Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Fie
 # ----------------------------------------------------------------------------------- whole config
 
 
-class DomainObjective(Strict):
-    """What a domain overrides in the objective."""
-
-    reward_scale: Annotated[float, Field(ge=0)]
-    """Lambda for this domain's prompts."""
-
-
 class Domain(Strict):
     """One domain: its expert, its prompts, how answers are judged, where it is benchmarked."""
 
@@ -203,17 +190,6 @@ class LabelRouting(Strict):
     """Column with the domain's name; rows of a domain's own `prompts` may leave it out."""
     balance: bool = True
     """Down-sample every domain to the smallest, as the paper does."""
-
-
-class Objective(Strict):
-    """G-OPD: A = lambda*(T - B) - (S - B) per token (arXiv 2602.12125)."""
-
-    reward_scale: Annotated[float, Field(ge=0)] = 1.25
-    """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
-    reference: Literal["student"] = "student"
-    """Whose log-probability B is: the student's initial weights."""
-    importance_weight_cap: PositiveFloat = 5.0
-    """Upper limit of the token-level weight exp(S_trainer - S_sampler)."""
 
 
 class Training(Strict):
@@ -347,6 +323,15 @@ class MergeConfig(Strict):
                         f"{domain_name!r}: names must be unique"
                     )
                 seen[benchmark.name] = domain_name
+        return self
+
+    @model_validator(mode="after")
+    def _distributions_need_the_shared_scorer(self) -> MergeConfig:
+        if self.objective.estimator.kind != "sampled" and self.scorer.kind != "shared":
+            raise ValueError(
+                f"objective.estimator: {self.objective.estimator.kind} compares whole distributions, which "
+                "scorer.kind: shared can; verl's pool returns the sampled token only (estimator: sampled)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,23 +15,40 @@ from trainer.agent_loop import LoudAgentLoopManager, LoudAgentLoopWorker, plain
 class ScoringAgentLoopWorker(LoudAgentLoopWorker):
     """Attaches `teacher_logprobs` [tokens, 2] to a rollout: teacher T, reference B.
 
+    Where the loss compares distributions, log q follows: of the tokens in `teacher_ids` with the rest
+    before them, [tokens, 2 + 1 + K], or of the whole vocabulary, [tokens, 2 + vocabulary].
+
     At lambda 1 the reference has no influence and is not scored: one pass instead of two, and B
     repeats T.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        shared = self.config.protege.scorer.kind == "shared"
-        self.scorer = ray.get_actor(ACTOR_NAME) if shared else None
+        settings = self.config.protege.scorer
+        self.scorer = ray.get_actor(ACTOR_NAME) if settings.kind == "shared" else None
+        self.distributions, self.top_k = settings.distributions, settings.top_k
 
     async def _compute_teacher_logprobs(self, output, prompt_ids, response_ids, validate, sample_kwargs=None):
         if validate:
             return
         teacher, reward_scale = (plain(sample_kwargs[key]) for key in ("teacher", "reward_scale"))
         models = [teacher] if reward_scale == 1.0 else [teacher, REFERENCE]
-        score = self._score_shared if self.scorer is not None else self._score_pool
-        columns = await score(models, prompt_ids + response_ids, len(response_ids))
-        output.extra_fields["teacher_logprobs"] = torch.stack([columns[0], columns[-1]], dim=-1)
+        if self.distributions:
+            fields = await self._target(models, reward_scale, prompt_ids + response_ids, len(response_ids))
+        else:
+            score = self._score_shared if self.scorer is not None else self._score_pool
+            columns = await score(models, prompt_ids + response_ids, len(response_ids))
+            fields = {"teacher_logprobs": torch.stack([columns[0], columns[-1]], dim=-1)}
+        output.extra_fields.update(fields)
+
+    async def _target(
+        self, models: list[str], reward_scale: float, token_ids: list[int], response_tokens: int
+    ) -> dict[str, torch.Tensor]:
+        target = await self.scorer.target.remote(models, reward_scale, self.top_k, token_ids, response_tokens)
+        found = {name: torch.from_numpy(value.copy()) for name, value in target.items() if value is not None}
+        columns = [found[name] for name in ("teacher_logp", "reference_logp", "tail_logp") if name in found]
+        fields = {"teacher_logprobs": torch.cat([torch.stack(columns, dim=-1), found["logp"]], dim=-1)}
+        return fields | ({"teacher_ids": found["ids"]} if "ids" in found else {})
 
     async def _score_shared(self, models: list[str], token_ids: list[int], response_tokens: int):
         rows = await self.scorer.score.remote(models, token_ids, response_tokens)

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
+from configs.objective import SampledEstimator
 from configs.schema import MergeConfig
 from merging.names import REFERENCE
 from trainer.job import TrainingJob
 from trainer.overrides import inference_settings
 
-LOSS_NAME = "exopd"
+LOSS_NAME, DISTRIBUTION_LOSS_NAME = "exopd", "exopd_distribution"
+"""Losses of `merging.verl_plugin`, which imports verl and so cannot be imported here."""
+
+DISTRIBUTION_MODEL_TYPE = "exopd_language_model"
+"""Engine of `merging.distribution_engine`."""
+
 REWARD_FUNCTION = ("teachers.rewards", "observe_score")
 
 
@@ -63,15 +69,28 @@ def logical_gpus(config: MergeConfig) -> int:
 
 def _objective(config: MergeConfig) -> dict[str, Any]:
     loss = "distillation.distillation_loss"
-    return {
+    shared = {
         "distillation.enabled": True,
-        f"{loss}.loss_mode": LOSS_NAME,
-        f"{loss}.use_policy_gradient": True,  # costs become advantages: the token's own log-prob is moved
         f"{loss}.use_task_rewards": False,
         f"{loss}.loss_max_clamp": None,
         f"{loss}.log_prob_min_clamp": None,
-        "algorithm.rollout_correction.rollout_is": "token",
-        "algorithm.rollout_correction.rollout_is_threshold": config.objective.importance_weight_cap,
+    }
+    estimator = config.objective.estimator
+    if isinstance(estimator, SampledEstimator):
+        return shared | {
+            f"{loss}.loss_mode": LOSS_NAME,
+            f"{loss}.use_policy_gradient": True,  # costs become advantages: the token's log-prob is moved
+            "algorithm.rollout_correction.rollout_is": "token",
+            "algorithm.rollout_correction.rollout_is_threshold": estimator.importance_weight_cap,
+        }
+    return shared | {
+        f"{loss}.loss_mode": DISTRIBUTION_LOSS_NAME,
+        f"{loss}.use_policy_gradient": False,  # a direct loss: verl differentiates it
+        "actor_rollout_ref.model.model_type": DISTRIBUTION_MODEL_TYPE,
+        "actor_rollout_ref.model.external_lib": "merging.distribution_engine",
+        # no policy gradient reads the trainer's log-probs of before the update: a forward pass is saved
+        "algorithm.rollout_correction.bypass_mode": True,
+        "actor_rollout_ref.actor.calculate_entropy": True,
     }
 
 
@@ -108,6 +127,8 @@ def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
             "device": config.hardware.device,
             "dtype": "float32" if config.hardware.device == "cpu" else "bfloat16",
             "tokens_per_batch": config.scorer.tokens_per_batch,
+            "distributions": not isinstance(config.objective.estimator, SampledEstimator),
+            "top_k": getattr(config.objective.estimator, "k", None),
         }
     }
     if config.scorer.kind == "shared":

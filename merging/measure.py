@@ -15,7 +15,8 @@ import psutil
 from trainer.files import write_json
 
 FILE = "measured.json"
-SAMPLE_SECONDS = 3.0
+SAMPLE_SECONDS = 10.0
+"""Between two samples: counting shared pages once stops each process for a moment."""
 
 
 class Measured:

@@ -13,6 +13,7 @@ costs, so `gopd_cost` is what the verl loss returns, and nothing negates twice.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,3 +41,27 @@ def gopd_cost(
 def optimum_logp(teacher_logp_V: Tensor, reference_logp_V: Tensor, reward_scale: float) -> Tensor:
     """log q over the vocabulary (last axis): q = softmax(lambda*T + (1 - lambda)*B), A's fixed point."""
     return (reward_scale * teacher_logp_V + (1.0 - reward_scale) * reference_logp_V).log_softmax(dim=-1)
+
+
+def reverse_kl(student_logp_V: Tensor, target_logp_V: Tensor) -> Tensor:
+    """KL(p || q) over the vocabulary (last axis), of the leading shape; natural logs.
+
+    With q = `optimum_logp` its gradient is the expectation of the sampled token's policy gradient, without
+    the variance of the token.
+    """
+    return (student_logp_V.exp() * (student_logp_V - target_logp_V)).sum(dim=-1)
+
+
+def reverse_kl_topk(student_logp_K: Tensor, target_logp_K: Tensor, target_tail_logp: Tensor) -> Tensor:
+    """KL(p || q) over K tokens and one bucket that holds all others, of the leading shape.
+
+    `target_tail_logp` is log q of that bucket. Never above the full KL, and 0 where p = q on the tokens.
+    Without the bucket the divergence would fall by moving probability out of the K tokens.
+    """
+    outside = (1.0 - student_logp_K.exp().sum(dim=-1)).clamp(min=SMALLEST_TAIL)
+    tail = outside * (outside.log() - target_tail_logp.clamp(min=math.log(SMALLEST_TAIL)))
+    return reverse_kl(student_logp_K, target_logp_K) + tail
+
+
+SMALLEST_TAIL = 1e-7
+"""Probability outside the K tokens that float32 still tells from zero."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import ray
 
+from merging.objective import optimum_logp
 from teachers.scorer import Scored, SharedScorer
 
 ACTOR_NAME = "protege-scorer"
@@ -14,7 +15,8 @@ ACTOR_NAME = "protege-scorer"
 
 @dataclass
 class _Request:
-    model: str
+    work: tuple
+    """What is asked of the sequence; requests that ask the same are answered together."""
     sequence: Scored
     answer: asyncio.Future
 
@@ -38,9 +40,19 @@ class ScorerActor:
         Returns, for each model, a float32 numpy array [len(token_ids)]: position t holds the
         log-probability of token t+1; prompt positions that no loss reads, and the last one, hold 0.
         """
+        return await self._ask([("score", model) for model in models], token_ids, response_tokens)
+
+    async def target(
+        self, models: list[str], reward_scale: float, top_k: int | None, token_ids: list[int], response_tokens: int
+    ) -> dict:
+        """The objective's optimum for one rollout, as `teachers.scorer.Target` has it, in numpy arrays."""
+        work = ("target", tuple(models), reward_scale, top_k)
+        return (await self._ask([work], token_ids, response_tokens))[0]
+
+    async def _ask(self, works: list[tuple], token_ids: list[int], response_tokens: int) -> list:
         loop = asyncio.get_running_loop()
         sequence = Scored(tuple(token_ids), response_tokens)
-        requests = [_Request(model, sequence, loop.create_future()) for model in models]
+        requests = [_Request(work, sequence, loop.create_future()) for work in works]
         self.waiting.extend(requests)
         if self.worker is None or self.worker.done():
             self.worker = asyncio.create_task(self._work())
@@ -53,18 +65,36 @@ class ScorerActor:
     async def _work(self) -> None:
         await asyncio.sleep(0.005)  # rollouts end in bursts: let the burst arrive
         while self.waiting:
-            model = self.waiting[0].model
-            batch = [request for request in self.waiting if request.model == model]
-            self.waiting = [request for request in self.waiting if request.model != model]
+            work = self.waiting[0].work
+            batch = [request for request in self.waiting if request.work == work]
+            self.waiting = [request for request in self.waiting if request.work != work]
             try:
-                rows = await asyncio.to_thread(
-                    self.scorer.score, model, [request.sequence for request in batch]
-                )
-                for request, row in zip(batch, rows, strict=True):
-                    request.answer.set_result(row.numpy())
+                answers = await asyncio.to_thread(self._answer, work, [request.sequence for request in batch])
+                for request, answer in zip(batch, answers, strict=True):
+                    request.answer.set_result(answer)
             except Exception as error:
                 for request in batch:
                     request.answer.set_exception(error)
+
+    def _answer(self, work: tuple, sequences: list[Scored]) -> list:
+        if work[0] == "score":
+            return [row.numpy() for row in self.scorer.score(work[1], sequences)]
+        _, models, reward_scale, top_k = work
+        optimum = _optimum(reward_scale) if len(models) == 2 else _itself
+        targets = self.scorer.targets(list(models), optimum, sequences, top_k)
+        return [
+            {name: None if value is None else value.numpy() for name, value in vars(target).items()}
+            for target in targets
+        ]
+
+
+def _optimum(reward_scale: float):
+    return lambda teacher, reference: optimum_logp(teacher, reference, reward_scale)
+
+
+def _itself(teacher):
+    """At lambda 1 the optimum is the teacher."""
+    return teacher
 
 
 def start_scorer(config):

@@ -24,6 +24,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 from merging.objective import gopd_cost
 
 LOSS_NAME = "exopd"
+DISTRIBUTION_LOSS_NAME = "exopd_distribution"
 METRIC_PREFIX = "teacher/"
 
 
@@ -34,8 +35,35 @@ def exopd_loss(config, distillation_config, model_output: dict, data) -> tuple[t
     [sequences, tokens, 2] (column 0 the routed teacher's T, column 1 the reference's B, aligned like
     verl's model output: position t scores token t+1) and the rows' `teacher` and `reward_scale`.
     """
+    columns, mask = _token_columns(model_output, data)
+    cost = -columns["advantage"]
+    weights = _pad_importance_weights(data)
+    columns["gradient_share"] = (cost * weights).abs() if weights is not None else cost.abs()
+    if weights is not None:
+        columns["importance_weight"] = weights
+        columns["importance_weight_capped"] = (_uncapped_weights(data) > weights * (1 + 1e-6)).float()
+    return cost, _metrics(config, distillation_config, data, columns, mask)
+
+
+def exopd_distribution_loss(
+    config, distillation_config, model_output: dict, data
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """KL from the student to the objective's optimum at each token, [sequences, response tokens].
+
+    A direct loss: verl differentiates it. The engine of `merging.distribution_engine` has computed it
+    where the logits were (`model_output["kl_to_optimum"]`); the sampled tokens' T, B and S are metrics.
+    """
+    columns, mask = _token_columns(model_output, data)
+    cost = no_padding_2_padding(model_output["kl_to_optimum"], data)
+    columns["kl_to_optimum"] = columns["gradient_share"] = cost.detach()
+    return cost, _metrics(config, distillation_config, data, columns, mask)
+
+
+def _token_columns(model_output: dict, data) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What is known of each sampled token, [sequences, response tokens], and which tokens count."""
     student_logp = no_padding_2_padding(model_output["log_probs"], data)
-    teacher_logp, reference_logp = no_padding_2_padding(data["teacher_logprobs"], data).float().unbind(dim=-1)
+    scores = no_padding_2_padding(data["teacher_logprobs"], data).float()
+    teacher_logp, reference_logp = scores[..., 0], scores[..., 1]
     mask = _padded(data["response_mask"]).bool()
     assert student_logp.shape == teacher_logp.shape == mask.shape, (
         student_logp.shape,
@@ -45,24 +73,24 @@ def exopd_loss(config, distillation_config, model_output: dict, data) -> tuple[t
     reward_scale = torch.tensor(
         _rows(data, "reward_scale"), dtype=student_logp.dtype, device=student_logp.device
     )
-    weights = _pad_importance_weights(data)
     cost = gopd_cost(student_logp, teacher_logp, reference_logp, reward_scale[:, None])
     columns = {
         "implicit_reward": teacher_logp - reference_logp,
         "student_minus_teacher": student_logp - teacher_logp,
         "advantage": -cost,
         "advantage_squared": cost.square(),
-        "gradient_share": (cost * weights).abs() if weights is not None else cost.abs(),
     }
-    if weights is not None:
-        columns["importance_weight"] = weights
-        columns["importance_weight_capped"] = (_uncapped_weights(data) > weights * (1 + 1e-6)).float()
-    if "entropy" in data:
+    if "entropy" in model_output:  # of the update's own forward pass
+        columns["entropy"] = no_padding_2_padding(model_output["entropy"], data)
+    elif "entropy" in data:
         columns["entropy"] = _padded(data["entropy"])
+    return columns, mask
+
+
+def _metrics(config, distillation_config, data, columns: dict[str, torch.Tensor], mask: torch.Tensor) -> dict:
     finished = _finished(data, mask, config)
-    return cost, _sums_by_teacher(
-        list(distillation_config.teacher_models), _rows(data, "teacher"), columns, mask, finished
-    )
+    teachers = list(distillation_config.teacher_models)
+    return _sums_by_teacher(teachers, _rows(data, "teacher"), columns, mask, finished)
 
 
 def _rows(data, key: str) -> list[Any]:
@@ -133,5 +161,6 @@ def _sums_by_teacher(
     return sums
 
 
-if LOSS_NAME not in DISTILLATION_LOSS_REGISTRY:
-    register_distillation_loss(DistillationLossSettings(names=[LOSS_NAME], use_estimator=True))(exopd_loss)
+for _name, _loss in ((LOSS_NAME, exopd_loss), (DISTRIBUTION_LOSS_NAME, exopd_distribution_loss)):
+    if _name not in DISTILLATION_LOSS_REGISTRY:
+        register_distillation_loss(DistillationLossSettings(names=[_name], use_estimator=True))(_loss)

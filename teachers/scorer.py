@@ -8,6 +8,7 @@ is a change of pointers; on a GPU it is one copy, made once for all rollouts tha
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,12 @@ LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 ROWS_PER_CHUNK = 2048
 """Token positions whose logits exist at the same time: never a [batch, tokens, vocabulary] buffer."""
 
+LOGITS_PER_CHUNK = 2**26
+"""Logits of one model that exist at the same time where whole distributions are compared (256 MiB)."""
+
+Optimum = Callable[..., "torch.Tensor"]
+"""Log-probabilities of the teacher and, if it is read, of the reference, [positions, vocabulary] -> log q."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -41,6 +48,30 @@ class Scored:
 
     token_ids: tuple[int, ...]
     response_tokens: int
+
+    @property
+    def scoring_positions(self) -> range:
+        """Positions whose logits score the response: position t predicts token t+1."""
+        return range(len(self.token_ids) - self.response_tokens - 1, len(self.token_ids) - 1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one rollout is scored with where the whole optimum q is wanted, not its sampled tokens only.
+
+    All are float32 tensors over the rollout's tokens, but `ids`; positions that no loss reads hold 0.
+    """
+
+    teacher_logp: torch.Tensor
+    """log p(token t+1) under the teacher, [tokens]."""
+    reference_logp: torch.Tensor
+    """The same under the reference, [tokens]."""
+    logp: torch.Tensor
+    """log q, [tokens, vocabulary], or [tokens, K] for the tokens of `ids`."""
+    ids: torch.Tensor | None = None
+    """The K tokens of largest q, int32 [tokens, K]; None for the whole vocabulary."""
+    tail_logp: torch.Tensor | None = None
+    """log of q's probability outside of the K tokens, [tokens]."""
 
 
 def _settings(config) -> dict:
@@ -131,19 +162,23 @@ class SharedScorer:
         import torch
 
         with torch.inference_mode():
-            ids, attention = self._padded_inputs(sequences)
-            hidden = self.module.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0]
-            positions = [
-                range(len(s.token_ids) - s.response_tokens - 1, len(s.token_ids) - 1) for s in sequences
-            ]
-            places = torch.tensor(
-                [(b, t) for b, span in enumerate(positions) for t in span],
-                dtype=torch.long,
-                device=self.device,
-            ).view(-1, 2)
-            row_of, column_of = places.unbind(dim=1)
-            logp = self._token_logp(hidden[row_of, column_of], ids[row_of, column_of + 1]).cpu()
-        return self._unpack(sequences, positions, logp)
+            logp = self._token_logp(*self._hidden(sequences)).cpu()
+        return _unpack(sequences, logp)
+
+    def _hidden(self, sequences: list[Scored]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of the current model where responses are scored, [positions, width], and the
+        tokens that follow there, [positions]."""
+        import torch
+
+        ids, attention = self._padded_inputs(sequences)
+        hidden = self.module.base_model(input_ids=ids, attention_mask=attention, use_cache=False)[0]
+        places = torch.tensor(
+            [(b, t) for b, sequence in enumerate(sequences) for t in sequence.scoring_positions],
+            dtype=torch.long,
+            device=self.device,
+        ).view(-1, 2)
+        row_of, column_of = places.unbind(dim=1)
+        return hidden[row_of, column_of], ids[row_of, column_of + 1]
 
     def _padded_inputs(self, sequences: list[Scored]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
@@ -170,14 +205,90 @@ class SharedScorer:
             pieces.append(chosen - logits.logsumexp(dim=-1))
         return torch.cat(pieces) if pieces else torch.zeros(0)
 
-    @staticmethod
-    def _unpack(sequences: list[Scored], positions: list[range], logp_N: torch.Tensor) -> list[torch.Tensor]:
+    def targets(
+        self, models: list[str], optimum: Optimum, sequences: list[Scored], top_k: int | None = None
+    ) -> list[Target]:
+        """log q at every scored position of each sequence, from whole distributions.
+
+        `models` are the teacher and, where the objective reads it, the reference; `optimum` makes log q
+        of their log-probabilities [positions, vocabulary]. One pass a model and sequence; logits are made
+        for a few positions at a time. `top_k` keeps the K likeliest tokens of q and the rest as one.
+        """
         import torch
 
-        rows, start = [], 0
-        for sequence, span in zip(sequences, positions, strict=True):
-            row = torch.zeros(len(sequence.token_ids))
-            row[span.start : span.stop] = logp_N[start : start + len(span)]
-            rows.append(row)
-            start += len(span)
-        return rows
+        batches = self._batches(sequences)
+        hidden: list[list[torch.Tensor]] = []
+        targets: list[Target | None] = [None] * len(sequences)
+        with torch.inference_mode():
+            for model in models:  # each model takes its turn once
+                self._use(model)
+                self.passes[model] += len(sequences)
+                found = [self._hidden([sequences[i] for i in batch]) for batch in batches]
+                hidden.append([states for states, _ in found])
+            for number, batch in enumerate(batches):
+                states = {model: hidden[place][number] for place, model in enumerate(models)}
+                columns = self._distributions(states, found[number][1], optimum, top_k)
+                members = [sequences[i] for i in batch]
+                for index, target in zip(batch, _targets(members, columns), strict=True):
+                    targets[index] = target
+        return targets
+
+    def _distributions(
+        self, states: dict[str, torch.Tensor], tokens_N: torch.Tensor, optimum: Optimum, top_k: int | None
+    ) -> dict[str, torch.Tensor]:
+        """The columns of a `Target` for all positions of a batch, [positions, ...], on the host."""
+        import torch
+
+        rows = max(1, min(ROWS_PER_CHUNK, LOGITS_PER_CHUNK // self.module.config.vocab_size))
+        pieces: list[dict[str, torch.Tensor]] = []
+        for start in range(0, max(1, len(tokens_N)), rows):
+            part = slice(start, start + rows)
+            logp = [self._head(model, hidden[part]).float().log_softmax(-1) for model, hidden in states.items()]
+            chosen = [values.gather(1, tokens_N[part, None]).squeeze(1) for values in logp]
+            log_q = optimum(*logp)
+            piece = {"teacher_logp": chosen[0], "reference_logp": chosen[-1], "logp": log_q}
+            if top_k is not None:
+                piece |= _largest(log_q, top_k)
+            pieces.append({name: value.cpu() for name, value in piece.items()})
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _head(self, model: str, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of a model's output head, which need not be the model in the module."""
+        from torch.func import functional_call
+
+        head = self.module.get_output_embeddings()
+        prefix = next(name for name, module in self.module.named_modules() if module is head)
+        own = {
+            name: self.weights[model][f"{prefix}.{name}"].to(self.device) for name, _ in head.named_parameters()
+        }
+        return functional_call(head, own, (hidden,))
+
+
+def _largest(log_q_NV: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:
+    """The K largest of q with their ids, and the log-probability of the rest."""
+    import torch
+
+    values, ids = log_q_NV.topk(min(top_k, log_q_NV.shape[1]), dim=1)
+    rest = log_q_NV.scatter(1, ids, float("-inf")).logsumexp(dim=1)
+    return {"logp": values, "ids": ids.to(torch.int32), "tail_logp": rest}
+
+
+def _unpack(sequences: list[Scored], values_N: torch.Tensor) -> list[torch.Tensor]:
+    """Rows of all scored positions, [positions, ...], as one tensor [tokens, ...] a sequence; others 0."""
+    import torch
+
+    rows, start = [], 0
+    for sequence in sequences:
+        span = sequence.scoring_positions
+        row = torch.zeros(len(sequence.token_ids), *values_N.shape[1:], dtype=values_N.dtype)
+        row[span.start : span.stop] = values_N[start : start + len(span)]
+        rows.append(row)
+        start += len(span)
+    return rows
+
+
+def _targets(sequences: list[Scored], columns: dict[str, torch.Tensor]) -> list[Target]:
+    unpacked = {name: _unpack(sequences, values) for name, values in columns.items()}
+    return [
+        Target(**{name: rows[index] for name, rows in unpacked.items()}) for index in range(len(sequences))
+    ]

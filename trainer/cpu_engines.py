@@ -16,7 +16,9 @@ class _UnpinnedOffload(torch_fsdp.CPUOffloadPolicy):
         super().__init__(pin_memory=False)
 
 
-def _for_cpu(engine_class: type) -> type:
+def for_cpu(engine_class: type) -> type:
+    """A subclass of verl's FSDP engine class that works without an accelerator."""
+
     class CPUEngine(engine_class):
         def _build_fsdp_module(self, module):
             original, fsdp.CPUOffloadPolicy = fsdp.CPUOffloadPolicy, _UnpinnedOffload
@@ -35,7 +37,7 @@ def register() -> None:
         decorate = EngineRegistry.register(
             model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu"
         )
-        decorate(_for_cpu(fsdp.FSDPEngineWithLMHead))
+        decorate(for_cpu(fsdp.FSDPEngineWithLMHead))
 
 
 register()

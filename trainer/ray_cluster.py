@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.schema import Hardware
 from trainer import reaper
+from trainer.fork_server import ForkServer
 
 LOGICAL_CPUS = 64
 """Ray slots on a CPU machine: they order who may start, and do not stand for cores."""
@@ -38,6 +39,7 @@ def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str
         return common
     return {
         **common,
+        "RAY_worker_register_timeout_seconds": "300",  # a worker waits for the fork server's imports
         "VERL_PLATFORM": "cpu",
         "RAY_worker_niceness": "0",  # Ray's default is 15, which starves the run beside anything else
         "OMP_NUM_THREADS": "1",  # two threads a process on two shared cores ran 10 times slower than one
@@ -60,20 +62,35 @@ def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> It
     os.environ.update(environment)
     guard = reaper.start(mark)
     try:
-        import ray
+        with _fork_server(hardware, metrics_root) as server:
+            import ray
 
-        _start(ray, hardware, environment, logical_gpus)
-        logs = Path(ray._private.worker._global_node.get_logs_dir_path())
-        yield RayCluster(logs=logs, mark=mark)
+            try:
+                _start(ray, hardware, environment, logical_gpus, server)
+                logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+                yield RayCluster(logs=logs, mark=mark)
+            finally:
+                ray.shutdown()
     finally:
-        _end(mark, guard.pid)
+        reaper.end_marked(mark, spare=frozenset({os.getpid(), guard.pid}))
         guard.stdin.close()
         guard.wait(timeout=30)
         _restore(before)
 
 
-def _start(ray, hardware: Hardware, environment: dict[str, str], logical_gpus: int) -> None:
-    runtime = {"env_vars": environment}
+def _fork_server(hardware: Hardware, metrics_root: Path) -> AbstractContextManager[ForkServer | None]:
+    """What Ray starts its workers with on a CPU machine; elsewhere it starts Python itself."""
+    if hardware.device == "cpu" and hardware.ray_address is None:
+        return ForkServer(metrics_root / "fork_server.log")
+    return nullcontext()
+
+
+def _start(
+    ray, hardware: Hardware, environment: dict[str, str], logical_gpus: int, server: ForkServer | None
+) -> None:
+    runtime: dict[str, object] = {"env_vars": environment}
+    if server is not None:
+        runtime["py_executable"] = str(server.executable)
     quiet = {"log_to_driver": False, "logging_level": "error", "runtime_env": runtime}
     if hardware.ray_address is not None:
         ray.init(address=hardware.ray_address, **quiet)
@@ -81,14 +98,14 @@ def _start(ray, hardware: Hardware, environment: dict[str, str], logical_gpus: i
         ray.init(num_cpus=LOGICAL_CPUS, num_gpus=logical_gpus, include_dashboard=False, **quiet)
     else:
         ray.init(include_dashboard=False, **quiet)
+    if server is not None:
+        server.launch(_read_at_import(ray))
 
 
-def _end(mark: str, guard_pid: int) -> None:
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
-    reaper.end_marked(mark, spare=frozenset({os.getpid(), guard_pid}))
+def _read_at_import(ray) -> dict[str, str]:
+    """What Ray gives its workers and reads when it is imported: the same for all workers of this job."""
+    raylet = ray._private.worker._global_node.all_processes["raylet"][0].process
+    return {"RAY_JOB_ID": ray.get_runtime_context().get_job_id(), "RAY_RAYLET_PID": str(raylet.pid)}
 
 
 def _restore(before: dict[str, str | None]) -> None:

@@ -21,6 +21,8 @@ from trainer.ray_cluster import RayCluster
 from trainer.watch import EngineErrors, PartsWatch
 
 POLL_SECONDS = 0.5
+WATCH_SECONDS = 2.0
+"""Between two looks at all processes: on two cores a look every half second took a tenth of one."""
 ATTEMPTS = "attempts"
 """File with the starting time of every attempt, one a line."""
 
@@ -127,6 +129,7 @@ def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:
 
     runner, result = launched
     parts, engines = PartsWatch(), EngineErrors(cluster.logs)
+    next_look = 0.0
     try:
         while True:
             done, _ = ray.wait([result], timeout=POLL_SECONDS)
@@ -134,10 +137,13 @@ def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:
             if done:
                 ray.get(result)
                 return
+            if time.monotonic() < next_look:
+                continue
             if (part := parts.dead()) is not None:
                 raise RuntimeError(f"{part} died")
             if (error := engines.lasting()) is not None:
                 raise RuntimeError(f"a vLLM engine failed: {error}")
+            next_look = time.monotonic() + WATCH_SECONDS
     finally:
         ray.kill(runner)
 

@@ -132,7 +132,11 @@ CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
             f"{ROLLOUT}.seed": 4,
         },
     ),
-    ("objective.importance_weight_cap", 3.0, {"algorithm.rollout_correction.rollout_is_threshold": 3.0}),
+    (
+        "objective.estimator",
+        {"kind": "sampled", "importance_weight_cap": 3.0},
+        {"algorithm.rollout_correction.rollout_is_threshold": 3.0},
+    ),
     ("scorer.tokens_per_batch", 128, {"protege.scorer.tokens_per_batch": 128}),
     ("chat_template", {"enable_thinking": False}, {"data.apply_chat_template_kwargs.enable_thinking": False}),
     ("hardware.gpus", 2, {"trainer.n_gpus_per_node": 2}),
@@ -226,6 +230,31 @@ def test_the_loss_has_one_name_at_every_lambda(compiled, cpu):
     assert difference(cpu, compiled(config_with("domains.math.objective", {"reward_scale": 2.0}))) == {}
 
 
+DISTRIBUTION = {
+    f"{LOSS}.loss_mode": "exopd_distribution",
+    f"{LOSS}.use_policy_gradient": False,
+    "actor_rollout_ref.model.model_type": "exopd_language_model",
+    "actor_rollout_ref.model.external_lib": "merging.distribution_engine",
+    "algorithm.rollout_correction.bypass_mode": True,
+    "algorithm.rollout_correction.rollout_is": None,
+    "algorithm.rollout_correction.rollout_is_threshold": 2.0,
+    f"{ACTOR}.calculate_entropy": True,
+    "protege.scorer.distributions": True,
+}
+
+
+def test_an_estimator_of_whole_distributions_is_a_direct_loss_in_an_engine_of_its_own(compiled, cpu):
+    assert (cpu["protege.scorer.distributions"], cpu["protege.scorer.top_k"]) == (False, None)
+    assert difference(cpu, compiled(config_with("objective.estimator", "full"))) == DISTRIBUTION
+    topk = compiled(config_with("objective.estimator", {"kind": "topk", "k": 7}))
+    assert difference(cpu, topk) == DISTRIBUTION | {"protege.scorer.top_k": 7}
+
+
+def test_the_pool_cannot_send_whole_distributions():
+    with pytest.raises(ValueError, match=r"objective\.estimator: full compares whole distributions"):
+        config_with("objective.estimator", "full", "scorer.kind", "pool")
+
+
 # ------------------------------------------------------------------------------------------- scorers
 
 
@@ -302,6 +331,11 @@ from tests.unit.test_exopd_job import TEACHERS, config_with
 from trainer.overrides import verl_config
 
 assert "cpu" in PlatformRegistry.registered_names()
+full = config_with("objective.estimator", "full")
+distillation = omega_conf_to_dataclass(
+    verl_config(merge_job(full, "merge", TEACHERS, Path("t.parquet"), Path("f")), "m").distillation
+)
+assert distillation.distillation_loss.loss_mode == "exopd_distribution"
 for kind in ("shared", "pool"):
     config = config_with("scorer.kind", kind, "training.loss_aggregation", "seq-mean-token-sum")
     whole = verl_config(merge_job(config, "merge", TEACHERS, Path("t.parquet"), Path("f")), "m")

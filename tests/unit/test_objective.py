@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from merging.objective import gopd_advantage, gopd_cost, optimum_logp
+from merging.objective import gopd_advantage, gopd_cost, optimum_logp, reverse_kl, reverse_kl_topk
 
 S, T, B = (torch.tensor([math.log(p)]) for p in (0.3, 0.5, 0.2))
 
@@ -77,3 +77,64 @@ def test_ascent_ends_at_the_optimum(reward_scale):
         optimizer.step()
     reached, optimum = logits.softmax(-1), optimum_logp(teacher, reference, reward_scale).exp()
     assert 0.5 * (reached - optimum).abs().sum() < 1e-3
+
+
+def test_reverse_kl_by_hand():
+    """p = (0.5, 0.5), q = (0.8, 0.2): 0.5 ln(0.5/0.8) + 0.5 ln(0.5/0.2)."""
+    student, target = torch.log(torch.tensor([[0.5, 0.5]])), torch.log(torch.tensor([[0.8, 0.2]]))
+    assert reverse_kl(student, target).item() == pytest.approx(0.22314, abs=1e-5)
+    assert reverse_kl(target, target).item() == 0
+
+
+def test_topk_by_hand_with_its_tail():
+    """p = (0.5, 0.3, 0.2), q = (0.2, 0.7, 0.1), K = the first token: the rest is 0.5 against 0.8."""
+    student, target = torch.log(torch.tensor([0.5])), torch.log(torch.tensor([0.2]))
+    found = reverse_kl_topk(student, target, torch.tensor(math.log(0.8)))
+    assert found.item() == pytest.approx(0.5 * math.log(0.5 / 0.2) + 0.5 * math.log(0.5 / 0.8), abs=1e-6)
+
+
+@pytest.mark.parametrize("reward_scale", [0.0, 0.5, 1.0, 1.25, 2.0])
+def test_the_distributions_loss_has_the_expected_policy_gradient(reward_scale):
+    logits, teacher, reference = vocabulary(seed=7)
+    logits.requires_grad_()
+    student = logits.log_softmax(-1)
+    advantage = gopd_advantage(student.detach(), teacher, reference, reward_scale)
+    ascent = torch.autograd.grad((student.exp().detach() * advantage * student).sum(), logits)[0]
+    loss = reverse_kl(logits.log_softmax(-1), optimum_logp(teacher, reference, reward_scale))
+    torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], -ascent)
+
+
+def coarse(logits, target, k):
+    """The loss over the k likeliest tokens of the target."""
+    values, ids = target.topk(k)
+    rest = target.exp().sum() - values.exp().sum()
+    return reverse_kl_topk(logits.log_softmax(-1)[ids], values, rest.log())
+
+
+def test_topk_is_a_lower_bound_that_grows_to_the_full_divergence():
+    logits, teacher, reference = vocabulary(seed=9, size=12)
+    target = optimum_logp(teacher, reference, 1.25)
+    whole = reverse_kl(logits.log_softmax(-1), target)
+    bounds = [coarse(logits, target, k).item() for k in (1, 4, 8, 11)]
+    assert bounds == sorted(bounds) and 0 < bounds[0] < bounds[-1] <= whole.item() + 1e-9
+    assert bounds[-1] == pytest.approx(whole.item(), abs=1e-6)  # one token outside: nothing is pooled
+
+
+def test_topk_with_its_tail_does_not_drain_probability_out_of_the_tokens():
+    logits, teacher, reference = vocabulary(seed=11, size=12)
+    target = optimum_logp(teacher, reference, 1.25)
+    logits.requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(1500):
+        loss = coarse(logits, target, 4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    ids = target.topk(4).indices
+    torch.testing.assert_close(logits.softmax(-1)[ids], target.exp()[ids], atol=1e-3, rtol=0)
+
+
+def test_topk_where_the_student_has_no_tail_is_finite():
+    student = torch.tensor([0.0, -60.0]).log_softmax(-1).requires_grad_()
+    loss = reverse_kl_topk(student, torch.log(torch.tensor([0.5, 0.4])), torch.tensor(math.log(0.1)))
+    assert torch.isfinite(loss) and torch.isfinite(torch.autograd.grad(loss, student)[0]).all()

@@ -1,0 +1,60 @@
+"""What a merge maximises, as declared: lambda, the reference, and how the gradient is estimated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from configs.strict import Strict
+
+
+class SampledEstimator(Strict):
+    """The paper's: a policy gradient on the sampled token, A*grad log p, with A = lambda*(T-B) - (S-B)."""
+
+    kind: Literal["sampled"] = "sampled"
+    importance_weight_cap: PositiveFloat = 5.0
+    """Upper limit of the token-level weight exp(S_trainer - S_sampler)."""
+
+
+class FullEstimator(Strict):
+    """The same gradient without the sampled token's variance: KL(student || q) over the vocabulary as a
+    direct loss, q = softmax(lambda*T + (1-lambda)*B). For small vocabularies: the scorer sends all of q."""
+
+    kind: Literal["full"]
+
+
+class TopKEstimator(Strict):
+    """As `full`, over the `k` likeliest tokens of q and one bucket that holds all others."""
+
+    kind: Literal["topk"]
+    k: PositiveInt = 64
+    """Tokens kept of each distribution."""
+
+
+Estimator = Annotated[SampledEstimator | FullEstimator | TopKEstimator, Field(discriminator="kind")]
+
+
+class Objective(Strict):
+    """G-OPD: maximise lambda*log(teacher/reference) - KL(student || reference) (arXiv 2602.12125)."""
+
+    reward_scale: Annotated[float, Field(ge=0)] = 1.25
+    """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
+    reference: Literal["student"] = "student"
+    """Whose log-probability B is: the student's initial weights."""
+    estimator: Estimator = SampledEstimator()
+    """How its gradient is estimated, by name (`sampled`, `full`, `topk`) or as a block."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_estimator_name(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("estimator"), str):
+            data = {**data, "estimator": {"kind": data["estimator"]}}
+        return data
+
+
+class DomainObjective(Strict):
+    """What a domain overrides in the objective."""
+
+    reward_scale: Annotated[float, Field(ge=0)]
+    """Lambda for this domain's prompts."""
