@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from configs.objective import DomainObjective, Objective
 from configs.strict import Name, Strict
 
-REWARDS = ("math", "code", "exact")
+REWARDS = ("math", "code", "exact", "number")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
 
 BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
@@ -120,7 +120,7 @@ class StandardBenchmark(Strict):
 
 
 class MathBenchmark(Strict):
-    """The user's own problems with a final answer, graded by math-verify."""
+    """The user's own problems with a final answer."""
 
     kind: Literal["math"]
     name: Name
@@ -130,6 +130,8 @@ class MathBenchmark(Strict):
     """Field with the problem's text."""
     answer_field: str = "answer"
     """Field with the expected answer."""
+    grader: Literal["boxed", "number"] = "boxed"
+    """`boxed`: the last \\boxed{} by math-verify; `number`: the last number in the answer."""
     suffix: str = ""
     """Text appended to every problem, such as the instruction to use \\boxed{}."""
     limit: PositiveInt | None = None
@@ -166,7 +168,7 @@ class Domain(Strict):
     prompts: Prompts | None = None
     """The domain's training prompts; may be omitted if the top-level `prompts` hold rows labelled
     with this domain."""
-    reward: Literal["math", "code", "exact"]
+    reward: Literal["math", "code", "exact", "number"]
     """How an answer is judged while the expert is trained."""
     benchmarks: tuple[Benchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from eval.records import Completion, Grade, Verdict
@@ -60,6 +61,35 @@ def grade_exact(completion: Completion, answer: Any) -> Grade:
     given = completion.text.strip()
     verdict = Verdict.PASS if given == str(answer).strip() else Verdict.FAIL
     return Grade(verdict, f"answered {given[:60]}")
+
+
+_NUMBER = re.compile(r"(?:(?<![0-9])[-+])?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
+
+
+def grade_number(completion: Completion, answer: Any) -> Grade:
+    """Judge the last number of an answer ("12 + 70 = 82."), for models that use no box.
+
+    answer: the expected number. UNSCORED: it is no number.
+    """
+    expected = _as_number(str(answer).strip())
+    if expected is None:
+        return Grade(Verdict.UNSCORED, f"the expected answer {str(answer)[:60]!r} is no number")
+    if not completion.finished:
+        return Grade(Verdict.FAIL, "truncated")
+    found = [match.group() for match in _NUMBER.finditer(completion.text)]
+    if not found:
+        return Grade(Verdict.FAIL, "no number")
+    verdict = Verdict.PASS if _as_number(found[-1]) == expected else Verdict.FAIL
+    return Grade(verdict, f"answered {found[-1][:60]}")
+
+
+def is_number(text: str) -> bool:
+    """Whether `grade_number` can compare with this expected answer."""
+    return _as_number(text.strip()) is not None
+
+
+def _as_number(text: str) -> Decimal | None:
+    return Decimal(text.replace(",", "")) if text.isascii() and _NUMBER.fullmatch(text) else None
 
 
 def extract_program(text: str) -> str:

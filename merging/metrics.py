@@ -70,6 +70,7 @@ def _teacher_means(
 
 
 OPTIONAL_MEANS = {
+    "kl_to_optimum": "kl_to_optimum",
     "entropy": "entropy",
     "importance_weight_mean": "importance_weight",
     "importance_weight_truncated": "importance_weight_capped",

@@ -28,6 +28,9 @@ peaked at 5.7 GiB over 24 processes, shared pages counted in each."""
 CPU_TRAINING_BYTES = 20
 """Bytes a parameter in float32 on a CPU: weights, gradient, two Adam moments, and vLLM's copy."""
 
+DISTRIBUTIONS_BYTES = 2 * GIB
+"""Most that the scorer may send to the trainer in a step."""
+
 CHECKPOINT_BYTES = 12
 """Bytes a parameter of a checkpoint: float32 weights and two Adam moments."""
 
@@ -102,6 +105,9 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
         _check_answers(config, routed)
     overlaps = _benchmarks(config, routed, problems)
+    if "student" in fingerprints:
+        with _collect(problems):
+            _check_estimator(config, fingerprints["student"])
     longest: dict[str, int] = {}
     student = fingerprints.get("student")
     memory, disk = None, 0
@@ -161,6 +167,25 @@ def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerpr
         with _collect(problems):
             _check_average(config, found)
     return found
+
+
+def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
+    """The scorer sends whole distributions to the trainer: they must be of a size that can be sent."""
+    estimator, training = config.objective.estimator, config.training
+    if estimator.kind == "topk" and estimator.k >= student.vocab_size:
+        raise ConfigError(
+            f"objective.estimator.k = {estimator.k}: the student's vocabulary has {student.vocab_size} tokens; "
+            "choose fewer, or `full`"
+        )
+    if estimator.kind == "full":
+        rollouts = training.prompts_per_step * training.samples_per_prompt
+        needed = 4 * rollouts * training.max_response_tokens * student.vocab_size
+        if needed > DISTRIBUTIONS_BYTES:
+            raise ConfigError(
+                f"objective.estimator: full sends {rollouts} rollouts x {training.max_response_tokens} tokens x "
+                f"{student.vocab_size} vocabulary entries, up to {needed / GIB:.1f} GiB a step (at most "
+                f"{DISTRIBUTIONS_BYTES / GIB:.0f}); use {{kind: topk, k: 64}}"
+            )
 
 
 def _check_average(config: MergeConfig, models: dict[str, ModelFingerprint]) -> None:

@@ -56,6 +56,10 @@ def exopd_distribution_loss(
     columns, mask = _token_columns(model_output, data)
     cost = no_padding_2_padding(model_output["kl_to_optimum"], data)
     columns["kl_to_optimum"] = columns["gradient_share"] = cost.detach()
+    # measured only: the loss is an expectation over the next token, whoever sampled it
+    sampler_logp = _padded(data["rollout_log_probs"])
+    student_logp = no_padding_2_padding(model_output["log_probs"], data).detach()
+    columns["importance_weight"] = (student_logp - sampler_logp).exp()
     return cost, _metrics(config, distillation_config, data, columns, mask)
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from eval.graders import extract_program, grade_exact, grade_math
+from eval.graders import extract_program, grade_exact, grade_math, grade_number
 from eval.records import Completion, Grade, Verdict
 from eval.sandbox import run_tests
 
@@ -40,6 +40,11 @@ def exact_reward(completion: str, answer: Any, finished: bool) -> float:
     return _binary(grade_exact(Completion(completion, 0, finished), answer))
 
 
+def number_reward(completion: str, answer: Any, finished: bool) -> float:
+    """1 if the last number of the completion is the answer; a truncated completion gets 0."""
+    return _binary(grade_number(Completion(completion, 0, finished), answer))
+
+
 def _binary(grade: Grade) -> float:
     """Raises RuntimeError where the grader failed: an answer nobody judged must not count as wrong."""
     if grade.verdict == Verdict.UNSCORED:
@@ -47,7 +52,12 @@ def _binary(grade: Grade) -> float:
     return float(grade.verdict == Verdict.PASS)
 
 
-REWARDS: dict[str, Reward] = {"math": math_reward, "code": code_reward, "exact": exact_reward}
+REWARDS: dict[str, Reward] = {
+    "math": math_reward,
+    "code": code_reward,
+    "exact": exact_reward,
+    "number": number_reward,
+}
 """Every reward by the name that a config gives it."""
 
 

@@ -118,10 +118,10 @@ def main() -> None:
         except Exception as error:
             print(f"not preloaded: {name}: {type(error).__name__}: {error}", flush=True)
     with contextlib.suppress(ImportError):
-        # forked processes give themselves names, and find where once their environment is another no more
+        # vLLM names its processes: where a name goes is found now, and not with another environment later
         import setproctitle
 
-        setproctitle.setproctitle("protege::fork_server")
+        setproctitle.getproctitle()
     print(f"imported; {len(os.listdir('/proc/self/task'))} threads", flush=True)
     gc.collect()
     gc.freeze()  # a child's garbage collection must not touch, and so copy, what all share

@@ -1,7 +1,8 @@
-"""Problems with a final answer, judged by math-verify on the last `\\boxed{}`."""
+"""Problems with a final answer: the last `\\boxed{}` by math-verify, or the last number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,16 @@ def open_own(config: MathBenchmark) -> BenchmarkTask:
     ids = [str(row["id"]) if has_ids else str(number) for number, row in enumerate(rows)]
     texts = [str(row[config.problem_field]) + config.suffix for row in rows]
     answers = [row[config.answer_field] for row in rows]
-    return _task(config, ids, texts, answers, f"{config.path} (the user's own file; licence: the user's)")
+    origin = f"{config.path} (the user's own file; licence: the user's)"
+    if config.grader == "number":
+        for id, answer in zip(ids, answers, strict=True):
+            if not graders.is_number(_as_text(answer)):
+                raise ConfigError(
+                    f"{place}: problem {id!r} expects {_as_text(answer)[:60]!r}, which is no number; "
+                    "grader: boxed compares expressions"
+                )
+        return _task(config, ids, texts, answers, origin, _grade_number, "{}")
+    return _task(config, ids, texts, answers, origin)
 
 
 def _task(
@@ -73,6 +83,8 @@ def _task(
     texts: list[str],
     answers: list[Any],
     origin: str,
+    grade: Callable[[Pairs], list[Grade]] | None = None,
+    canonical: str = "\\boxed{{{}}}",
 ) -> BenchmarkTask:
     require_unique_ids(ids, f"benchmark {config.name}")
     problems = [
@@ -82,6 +94,7 @@ def _task(
     digest = content_digest(
         {
             "problems": [[p.id, p.messages, p.reference] for p in problems],
+            "grader": getattr(config, "grader", "boxed"),
             "limits": [
                 graders.MAX_ANSWER_CHARS,
                 graders.MAX_NESTING,
@@ -97,14 +110,18 @@ def _task(
         name=config.name,
         source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
         problems=problems,
-        grade=once_each(_grade),
+        grade=once_each(grade or _grade),
         digest=digest,
-        canonical=lambda problem: f"\\boxed{{{problem.reference}}}",
+        canonical=lambda problem: canonical.format(problem.reference),
     )
 
 
 def _grade(pairs: Pairs) -> list[Grade]:
     return [graders.grade_math(completion, problem.reference) for problem, completion in pairs]
+
+
+def _grade_number(pairs: Pairs) -> list[Grade]:
+    return [graders.grade_number(completion, problem.reference) for problem, completion in pairs]
 
 
 def _as_text(answer: Any) -> str:

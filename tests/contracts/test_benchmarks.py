@@ -22,6 +22,7 @@ FILES = {
     "mbpp_plus": "MbppPlus.jsonl.gz",
 }
 OWN_MATH = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "\\frac{1}{2}"}]
+OWN_NUMBERS = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "0.5"}]
 OWN_CODE = [
     {
         "task_id": f"HumanEval/{i}",
@@ -36,7 +37,7 @@ OWN_CODE = [
     for i in range(2)
 ]
 IS_CODE = ("humaneval_plus", "mbpp_plus", "append", "extract")
-ENTRIES = [*STANDARD, "math", "append", "extract"]
+ENTRIES = [*STANDARD, "math", "number", "append", "extract"]
 
 
 def write_rows(path, rows):
@@ -65,7 +66,7 @@ def own_code(path, completion="append", **changes):
 
 def config_of(entry, folder, limit=2, change=None):
     """Config of an entry of ENTRIES over at most `limit` problems; `change` edits the first row."""
-    rows = {"math": OWN_MATH, "append": OWN_CODE, "extract": OWN_CODE}.get(entry)
+    rows = {"math": OWN_MATH, "number": OWN_NUMBERS, "append": OWN_CODE, "extract": OWN_CODE}.get(entry)
     rows = [dict(row) for row in (rows or read(standard_file(entry))[:limit])]
     if change:
         rows[0].update(change)
@@ -74,6 +75,8 @@ def config_of(entry, folder, limit=2, change=None):
         return StandardBenchmark(kind="standard", name=entry, path=path)
     if entry == "math":
         return MathBenchmark(kind="math", name="own", path=path, suffix=" Box it.")
+    if entry == "number":
+        return MathBenchmark(kind="math", name="own", path=path, grader="number")
     return own_code(path, entry)
 
 
@@ -121,7 +124,7 @@ def test_source_and_prompt(entry, tmp_path):
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_digest_follows_the_content(entry, tmp_path):
-    field = {"math": "prompt", "append": "instruction", "extract": "instruction"}.get(entry, "problem")
+    field = {"math": "prompt", "number": "prompt", "append": "instruction", "extract": "instruction"}.get(entry, "problem")
     if entry in ("humaneval_plus", "mbpp_plus"):
         field = "prompt"
     answer_field = "plus_input" if entry in IS_CODE else "answer"
@@ -229,6 +232,7 @@ def test_a_slow_machine_is_no_wrong_answer(tmp_path, monkeypatch, replies, verdi
         ([{"prompt": "x"}], MathBenchmark(kind="math", name="m", path="f.jsonl"), "'answer'"),
         ([], MathBenchmark(kind="math", name="m", path="f.jsonl"), "no problems"),
         ([["x"]], MathBenchmark(kind="math", name="m", path="f.jsonl"), "line 1"),
+        (OWN_MATH, MathBenchmark(kind="math", name="m", path="f.jsonl", grader="number"), "is no number"),
         ([OWN_MATH[0]] * 2, MathBenchmark(kind="math", name="m", path="f.jsonl"), "ids must be unique"),
         (OWN_CODE, own_code("f.jsonl").model_copy(update={"prompt_field": "question"}), "'question'"),
         ([{**OWN_CODE[0], "atol": None}], own_code("f.jsonl"), "'atol'"),

@@ -18,6 +18,7 @@ CASES = {
     "math": ("so \\boxed{85}", "so \\boxed{84}", "85"),
     "code": ("sum(xs)", "max(xs)", CODE),
     "exact": ("yes\n", "no", "yes"),
+    "number": ("12 + 70 = 82.", "82 is 12 + 71", "82"),
 }
 """Right completion, wrong completion, answer; a new reward needs an entry here."""
 

@@ -54,12 +54,14 @@ def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.
 
 
 def marked(home: Path) -> set[int]:
-    """Live processes of runs that were started with this registry."""
+    """Live processes of runs that were started with this registry: by their mark, or, since a process that
+    gave itself a title may have lost it, by their working folder."""
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             environment = process.environ()
             ours = MARK in environment and environment.get("PROTEGE_HOME") == str(home)
+            ours = ours or process.cwd() == str(home)
             if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process.pid)
     return found

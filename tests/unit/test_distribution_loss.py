@@ -146,6 +146,8 @@ def test_metrics_of_sampled_tokens_are_those_of_the_other_estimator(verl, kl_to_
     reward = (values.teacher - values.reference).gather(1, following).squeeze(1)
     expected = response_part(row, reward).sum().item()
     assert metrics["teacher/code/implicit_reward"].aggregate() == pytest.approx(expected, rel=1e-5)
+    ratio = (response_part(row, row.student) - response_part(row, row.sampler)).exp().sum().item()
+    assert metrics["teacher/code/importance_weight"].aggregate() == pytest.approx(ratio, rel=1e-5)
     assert metrics["teacher/math/finished"].aggregate() == 1 and rows[0].tokens[-1] == EOS
 
 

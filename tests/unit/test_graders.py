@@ -6,7 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from eval import graders
-from eval.graders import extract_program, grade_exact, grade_math, last_boxed, reason_to_refuse
+from eval.graders import (
+    extract_program,
+    grade_exact,
+    grade_math,
+    grade_number,
+    last_boxed,
+    reason_to_refuse,
+)
 from eval.records import Completion, Grade, Verdict
 from eval.workers import WorkerLost, WorkerTimeout
 
@@ -43,6 +50,20 @@ def test_an_answer_without_a_box_fails_and_says_so():
 def test_a_truncated_answer_fails_even_with_the_right_box():
     assert grade_math(answer(r"\boxed{85}", finished=False), "85") == Grade(Verdict.FAIL, "truncated")
     assert grade_exact(answer("85", finished=False), "85") == Grade(Verdict.FAIL, "truncated")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "verdict"),
+    [("12 + 70 = 82.", "82", "pass"), ("The sum is **82**", 82, "pass"), ("82 = 12 + 70", "82", "fail"),
+     ("1,024", "1024", "pass"), ("0.50", "0.5", "pass"), ("-3", "3", "fail"), ("-3", -3, "pass"), ("17-5", 5, "pass"),
+     ("none", "82", "fail"), ("x" * 10 + "8" * 300, "82", "fail"), ("82", "eighty", "unscored")],
+)  # fmt: skip
+def test_the_last_number_counts(text, expected, verdict):
+    assert grade_number(answer(text), expected).verdict == verdict
+
+
+def test_a_truncated_number_fails():
+    assert grade_number(answer("82", finished=False), "82") == Grade(Verdict.FAIL, "truncated")
 
 
 @pytest.mark.parametrize(

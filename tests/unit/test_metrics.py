@@ -20,6 +20,7 @@ MATH = {  # 8 tokens in 2 sequences
     "importance_weight": 8.8,
     "importance_weight_capped": 2.0,
     "entropy": 12.0,
+    "kl_to_optimum": 1.6,
 }
 CODE = {
     **MATH,
@@ -51,6 +52,7 @@ def test_two_domains_by_hand():
         "teacher/math/finish_rate": 0.5,
         "teacher/math/gradient_share": 0.75,
         "teacher/math/entropy": 1.5,
+        "teacher/math/kl_to_optimum": 0.2,
         "teacher/math/importance_weight_mean": 1.1,
         "teacher/math/importance_weight_truncated": 0.25,
         "teacher/code/sequences": 3.0,
@@ -63,6 +65,7 @@ def test_two_domains_by_hand():
         "teacher/code/finish_rate": 1.0,
         "teacher/code/gradient_share": 0.25,
         "teacher/code/entropy": 0.5,
+        "teacher/code/kl_to_optimum": 1.6 / 24,
         "teacher/code/importance_weight_mean": 8.8 / 24,
         "teacher/code/importance_weight_truncated": 1 / 12,
     }
@@ -96,9 +99,9 @@ def test_a_step_without_any_row():
 
 
 def test_optional_sums_may_be_absent():
-    optional = {"entropy", "importance_weight", "importance_weight_capped"}
+    optional = {"entropy", "importance_weight", "importance_weight_capped", "kl_to_optimum"}
     line = step_metrics(1, raw(math={k: v for k, v in MATH.items() if k not in optional}), {"math": 1.25})
-    assert not any("entropy" in key or "importance_weight" in key for key in line)
+    assert not any(name in key for key in line for name in ("entropy", "importance_weight", "kl_to"))
     assert line["teacher/math/length"] == 4.0
 
 

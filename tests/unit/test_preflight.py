@@ -156,6 +156,21 @@ def test_an_rl_experts_own_response_limit_counts(run, config):
     assert any(p.startswith("student") and "responses of 48" in p for p in problems)
 
 
+def test_whole_distributions_must_be_of_a_size_that_can_be_sent(run, config):
+    """1024 rollouts x 6000 tokens x 99 entries x 4 bytes are 2.27 GiB."""
+    big = ("training.prompts_per_step=1024", "training.max_response_tokens=6000")
+    (only,) = [p for p in problems_of(run, config, *big, "objective.estimator=full") if "estimator" in p]
+    assert only.startswith("objective.estimator: full sends 1024 rollouts x 6000 tokens x 99 vocabulary entries")
+    assert "up to 2.3 GiB a step (at most 2)" in only and "{kind: topk, k: 64}" in only
+    assert run(config, "objective.estimator=full").student
+
+
+def test_topk_keeps_fewer_tokens_than_there_are(run, config):
+    (only,) = problems_of(run, config, "objective.estimator={kind: topk, k: 99}")
+    assert only.startswith("objective.estimator.k = 99: the student's vocabulary has 99 tokens")
+    assert run(config, "objective.estimator={kind: topk, k: 98}").student
+
+
 def test_average_needs_one_shape(run, config, tmp_path):
     write_model(tmp_path / "code_expert", hidden=8)
     (problem,) = problems_of(run, config)
