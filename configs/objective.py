@@ -40,10 +40,21 @@ class Objective(Strict):
 
     reward_scale: Annotated[float, Field(ge=0)] = 1.25
     """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
+    reward_scale_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which lambda moves linearly from 1 (plain distillation) to its value; 0: no warm-up."""
     reference: Literal["student"] = "student"
     """Whose log-probability B is: the student's initial weights."""
     estimator: Estimator = SampledEstimator()
     """How its gradient is estimated, by name (`sampled`, `full`, `topk`) or as a block."""
+
+    largest_log_ratio: PositiveFloat = 100.0
+    """Guard: |T - B| of a sampled token above this, or a number that is not finite, ends the run with domain
+    and token (natural logs)."""
+
+    largest_start_difference: PositiveFloat = 0.2
+    """Guard: before the first update the student is the reference, so trainer and scorer must read the same
+    log-probabilities. A mean |S - B| above this in step 1 (nats a token) ends the run: tokens are misaligned,
+    or the reference is another model. Not checked where no domain's reference is scored (lambda 1)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,5 +67,7 @@ class Objective(Strict):
 class DomainObjective(Strict):
     """What a domain overrides in the objective."""
 
-    reward_scale: Annotated[float, Field(ge=0)]
-    """Lambda for this domain's prompts."""
+    reward_scale: Annotated[float, Field(ge=0)] | None = None
+    """Lambda for this domain's prompts; by default the global one."""
+    weight: PositiveFloat = 1.0
+    """Factor of this domain's token losses, where one domain should count more."""

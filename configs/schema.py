@@ -345,9 +345,21 @@ class MergeConfig(Strict):
         return self
 
     def reward_scale_of(self, domain: str) -> float:
-        """Lambda that holds for this domain's prompts."""
+        """Lambda that holds for this domain's prompts once it is warmed up."""
         override = self.domains[domain].objective
-        return self.objective.reward_scale if override is None else override.reward_scale
+        own = None if override is None else override.reward_scale
+        return self.objective.reward_scale if own is None else own
+
+    def reward_scale_at(self, domain: str, step: int) -> float:
+        """Lambda of this domain's prompts in a step (counted from 1)."""
+        warmup = self.objective.reward_scale_warmup_steps
+        share = min(1.0, (step - 1) / warmup) if warmup else 1.0
+        return 1.0 + share * (self.reward_scale_of(domain) - 1.0)
+
+    def loss_weight_of(self, domain: str) -> float:
+        """Factor of this domain's token losses."""
+        override = self.domains[domain].objective
+        return 1.0 if override is None else override.weight
 
     def evaluation_tokens(self) -> int:
         """Answer length limit of the evaluation, in tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 import ray
 import torch
@@ -27,6 +28,7 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
         settings = self.config.protege.scorer
         self.scorer = ray.get_actor(ACTOR_NAME) if settings.kind == "shared" else None
         self.distributions, self.top_k = settings.distributions, settings.top_k
+        self.largest_log_ratio = settings.largest_log_ratio
 
     async def _compute_teacher_logprobs(self, output, prompt_ids, response_ids, validate, sample_kwargs=None):
         if validate:
@@ -39,6 +41,13 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
             score = self._score_shared if self.scorer is not None else self._score_pool
             columns = await score(models, prompt_ids + response_ids, len(response_ids))
             fields = {"teacher_logprobs": torch.stack([columns[0], columns[-1]], dim=-1)}
+        check_scores(
+            fields["teacher_logprobs"][-len(response_ids) - 1 : -1, :2] if response_ids else torch.zeros(0, 2),
+            response_ids,
+            teacher,
+            self.largest_log_ratio,
+            self.tokenizer.decode,
+        )
         output.extra_fields.update(fields)
 
     async def _target(
@@ -58,6 +67,31 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
         ask = self.teacher_server_manager.compute_teacher_logprobs_single
         answers = await asyncio.gather(*[ask(sequence_ids=token_ids, routing_key=model) for model in models])
         return [logprobs.squeeze(-1) for _, logprobs in answers]
+
+
+def check_scores(
+    scores_R2: torch.Tensor,
+    response_ids: Sequence[int],
+    domain: str,
+    largest_log_ratio: float,
+    decode: Callable[[list[int]], str],
+) -> None:
+    """Ends the run where a teacher's or the reference's scores cannot be right.
+
+    `scores_R2` holds T and B of each response token. Raises ValueError, naming domain, token and place, for
+    a number that is not finite and for |T - B| above `largest_log_ratio`.
+    """
+    ratio_R = scores_R2[:, 0] - scores_R2[:, 1]
+    wrong = ~torch.isfinite(scores_R2).all(dim=1) | (ratio_R.abs() > largest_log_ratio)
+    if not wrong.any():
+        return
+    place = int(wrong.nonzero()[0])
+    teacher, reference = scores_R2[place].tolist()
+    raise ValueError(
+        f"domain {domain!r}: the score of response token {place + 1} of {len(response_ids)} "
+        f"({decode([response_ids[place]])!r}) is out of range: teacher {teacher:.4g}, reference {reference:.4g} "
+        f"(objective.largest_log_ratio = {largest_log_ratio:g}); the response: {decode(list(response_ids))[:200]!r}"
+    )
 
 
 class ScoringAgentLoopManager(LoudAgentLoopManager):

@@ -129,6 +129,7 @@ def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
             "tokens_per_batch": config.scorer.tokens_per_batch,
             "distributions": not isinstance(config.objective.estimator, SampledEstimator),
             "top_k": getattr(config.objective.estimator, "k", None),
+            "largest_log_ratio": config.objective.largest_log_ratio,
         }
     }
     if config.scorer.kind == "shared":

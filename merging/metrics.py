@@ -35,6 +35,18 @@ def step_metrics(step: int, raw: Mapping[str, float], reward_scales: Mapping[str
     return line
 
 
+def check_start(line: Mapping[str, float], largest: float) -> None:
+    """Raises ValueError where, in a merge's first step, the scorer's reference is not the trainer's student."""
+    for key, value in line.items():
+        if line["step"] == 1 and key.endswith("/student_reference_distance") and not value <= largest:
+            domain = key.split("/")[1]
+            raise ValueError(
+                f"domain {domain!r}: in step 1 the student is the reference, but their log-probabilities differ by "
+                f"{value:.3g} nats a token (objective.largest_start_difference = {largest:g}): the scorer reads "
+                "other tokens or another model than the trainer"
+            )
+
+
 def _sums(raw: Mapping[str, float], domain: str) -> dict[str, float]:
     """The loss's sums for one teacher; verl puts `actor/` before the names a loss returns."""
     marker = f"teacher/{domain}/"
@@ -63,6 +75,7 @@ def _teacher_means(
     }
     if scored_reference:
         means["implicit_reward"] = sums["implicit_reward"] / tokens
+        means["student_reference_distance"] = sums["student_reference_distance"] / tokens
     for name, key in OPTIONAL_MEANS.items():
         if key in sums:
             means[name] = sums[key] / tokens

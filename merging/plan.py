@@ -63,7 +63,7 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
     number_bytes = 4 if config.hardware.device == "cpu" else 2
     stages = [
         *_expert_stages(config, found),
-        *_training_stages(config, run_dir, passes),
+        *_training_stages(config, run_dir),
         *_last_stages(config, run_dir),
     ]
     return MergePlan(
@@ -109,7 +109,7 @@ def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:
     return stages
 
 
-def _training_stages(config: MergeConfig, run_dir: Path, passes: dict[str, int]) -> list[PlannedStage]:
+def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
     from teachers.registry import Registry
     from trainer.run import last_checkpoint
 
@@ -124,10 +124,19 @@ def _training_stages(config: MergeConfig, run_dir: Path, passes: dict[str, int])
             continue
         left = training.steps - (done := last_checkpoint(work / "checkpoints"))
         rollouts = left * training.prompts_per_step * training.samples_per_prompt
-        each = 1 if name == "opd" else sum(passes.values()) / len(passes)
+        each = 1.0 if name == "opd" else _passes_per_rollout(config, done)
         seconds = _seconds(config, registry, rollouts)
         stages.append(PlannedStage(title, _progress(done), left, rollouts, round(rollouts * each), seconds))
     return stages
+
+
+def _passes_per_rollout(config: MergeConfig, done: int) -> float:
+    """Mean over the steps that are left: at lambda 1, as in a warm-up's first step, one is enough."""
+    left = range(done + 1, config.training.steps + 1)
+    passes = [
+        1 if config.reward_scale_at(name, step) == 1.0 else 2 for step in left for name in config.domains
+    ]
+    return sum(passes) / len(passes) if passes else 0.0
 
 
 def _last_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:

@@ -110,10 +110,15 @@ def _prompts(folder: RunFolder, found: Preflight) -> None:
     with folder.measured.stage("prompts"):
         rows = scheduled(folder, found.routed)
         rewards = {name: domain.reward for name, domain in config.domains.items()}
-        scales = {name: config.reward_scale_of(name) for name in config.domains}
+        weights = {name: config.loss_weight_of(name) for name in config.domains}
+        scales = [
+            config.reward_scale_at(row.domain, 1 + place // config.training.prompts_per_step)
+            for place, row in enumerate(rows)
+        ]
         folder.write_counts(rows, found)
-        write_parquet(rows, folder.opd_prompts_file, rewards, dict.fromkeys(scales, 1.0))
-        write_parquet(rows, folder.prompts_file, rewards, scales)  # last: it says that the stage is done
+        write_parquet(rows, folder.opd_prompts_file, rewards, [1.0] * len(rows), weights)
+        # last: it says that the stage is done
+        write_parquet(rows, folder.prompts_file, rewards, scales, weights)
 
 
 def scheduled(folder: RunFolder, routed: list[RoutedPrompt]) -> list[RoutedPrompt]:
@@ -158,19 +163,27 @@ def _distil(
 ) -> None:
     """Trains from the base student on `prompts`, and exports the result to `target`."""
     from merging.exopd import merge_job
-    from merging.metrics import step_metrics
+    from merging.metrics import check_start, step_metrics
     from trainer.export import export
     from trainer.run import last_checkpoint, read_metrics, train
 
     config = folder.config
     job = merge_job(config, name, {t.domain: t.model_path for t in teachers}, prompts, work)
-    scales = {domain: 1.0 if name == "opd" else config.reward_scale_of(domain) for domain in config.domains}
+
+    def line_of(step: int, raw: dict[str, float]) -> dict[str, float]:
+        scale = (lambda _domain, _step: 1.0) if name == "opd" else config.reward_scale_at
+        return step_metrics(step, raw, {domain: scale(domain, step) for domain in config.domains})
+
+    def on_step(step: int, raw: dict[str, float]) -> None:
+        line = line_of(step, raw)
+        check_start(line, config.objective.largest_start_difference)
+        shown.update(step, merge_text(line))
+
     done = last_checkpoint(job.checkpoints)
+    scales = {domain: 1.0 if name == "opd" else config.reward_scale_of(domain) for domain in config.domains}
     with bar(f"{name} (lambda {_scales_text(scales)})", job.steps, done) as shown:
-        train(
-            job, cluster(), lambda step, raw: shown.update(step, merge_text(step_metrics(step, raw, scales)))
-        )
-    lines = [step_metrics(row["step"], row, scales) for row in read_metrics(work)]
+        train(job, cluster(), on_step)
+    lines = [line_of(row["step"], row) for row in read_metrics(work)]
     if not folder.counts()["all_answered"]:  # rows without an answer count 0 in verl's mean
         lines = [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]
     folder.write_metrics(name, lines)

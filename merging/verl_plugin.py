@@ -36,7 +36,7 @@ def exopd_loss(config, distillation_config, model_output: dict, data) -> tuple[t
     verl's model output: position t scores token t+1) and the rows' `teacher` and `reward_scale`.
     """
     columns, mask = _token_columns(model_output, data)
-    cost = -columns["advantage"]
+    cost = -columns["advantage"] * _loss_weights(data)
     weights = _pad_importance_weights(data)
     columns["gradient_share"] = (cost * weights).abs() if weights is not None else cost.abs()
     if weights is not None:
@@ -54,8 +54,9 @@ def exopd_distribution_loss(
     where the logits were (`model_output["kl_to_optimum"]`); the sampled tokens' T, B and S are metrics.
     """
     columns, mask = _token_columns(model_output, data)
-    cost = no_padding_2_padding(model_output["kl_to_optimum"], data)
-    columns["kl_to_optimum"] = columns["gradient_share"] = cost.detach()
+    divergence = no_padding_2_padding(model_output["kl_to_optimum"], data)
+    cost = divergence * _loss_weights(data)
+    columns["kl_to_optimum"], columns["gradient_share"] = divergence.detach(), cost.detach()
     # measured only: the loss is an expectation over the next token, whoever sampled it
     sampler_logp = _padded(data["rollout_log_probs"])
     student_logp = no_padding_2_padding(model_output["log_probs"], data).detach()
@@ -81,6 +82,7 @@ def _token_columns(model_output: dict, data) -> tuple[dict[str, torch.Tensor], t
     columns = {
         "implicit_reward": teacher_logp - reference_logp,
         "student_minus_teacher": student_logp - teacher_logp,
+        "student_reference_distance": (student_logp - reference_logp).abs(),
         "advantage": -cost,
         "advantage_squared": cost.square(),
     }
@@ -95,6 +97,11 @@ def _metrics(config, distillation_config, data, columns: dict[str, torch.Tensor]
     finished = _finished(data, mask, config)
     teachers = list(distillation_config.teacher_models)
     return _sums_by_teacher(teachers, _rows(data, "teacher"), columns, mask, finished)
+
+
+def _loss_weights(data) -> torch.Tensor:
+    """Each row's factor of its token losses, [sequences, 1]."""
+    return torch.tensor(_rows(data, "loss_weight"), device=data["responses"].device)[:, None]
 
 
 def _rows(data, key: str) -> list[Any]:

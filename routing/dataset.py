@@ -15,21 +15,28 @@ def write_parquet(
     rows: Sequence[RoutedPrompt],
     path: Path,
     rewards: Mapping[str, str],
-    reward_scales: Mapping[str, float],
+    reward_scales: Sequence[float],
+    loss_weights: Mapping[str, float] | None = None,
     split: str = "train",
 ) -> Path:
     """Write the rows in order, in verl's format; the file appears whole or not at all.
 
     Columns: `data_source` and `ability` (domain), `prompt` (chat messages), `reward_model` (`style`
     "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row from 0, prompt `id`,
-    `domain`, `reward` name, `split`), `teacher` (domain) and `reward_scale` (lambda, float64).
-    `rewards` and `reward_scales` hold an entry for every domain of the rows.
+    `domain`, `reward` name, `split`), `teacher` (domain), `reward_scale` (lambda, float64) and
+    `loss_weight` (float64). `reward_scales` holds an entry for every row, `rewards` and `loss_weights` (by
+    default 1) for every domain of the rows.
     """
     import pyarrow
     import pyarrow.parquet
 
     assert rows, "a training file has rows"
-    records = [_record(i, row, rewards, reward_scales, split) for i, row in enumerate(rows)]
+    weights = loss_weights or {}
+    records = [
+        {**_record(i, row, rewards[row.domain], split), "reward_scale": float(scale),
+         "loss_weight": float(weights.get(row.domain, 1.0))}
+        for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
+    ]  # fmt: skip
     table = pyarrow.Table.from_pylist(records, schema=_schema())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +49,7 @@ def write_parquet(
     return path
 
 
-def _record(
-    index: int,
-    row: RoutedPrompt,
-    rewards: Mapping[str, str],
-    reward_scales: Mapping[str, float],
-    split: str,
-) -> dict[str, Any]:
+def _record(index: int, row: RoutedPrompt, reward: str, split: str) -> dict[str, Any]:
     return {
         "data_source": row.domain,
         "prompt": list(row.prompt.messages),
@@ -58,11 +59,10 @@ def _record(
             "index": index,
             "id": row.prompt.id,
             "domain": row.domain,
-            "reward": rewards[row.domain],
+            "reward": reward,
             "split": split,
         },
         "teacher": row.domain,
-        "reward_scale": float(reward_scales[row.domain]),
     }
 
 
@@ -81,5 +81,6 @@ def _schema():
             ("extra_info", pa.struct(extra)),
             ("teacher", text),
             ("reward_scale", pa.float64()),
+            ("loss_weight", pa.float64()),
         ]
     )

@@ -96,7 +96,7 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
         rows,
         folder / "prompts.parquet",
         rewards={order.domain: order.config.domains[order.domain].reward},
-        reward_scales={order.domain: 1.0},
+        reward_scales=[1.0] * len(rows),
     )
     return TrainingJob(
         name=f"expert-{order.domain}",

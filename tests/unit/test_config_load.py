@@ -93,6 +93,23 @@ def test_overrides_are_yaml_and_reach_into_lists(write, tmp_path):
     assert loaded.overrides[0] == "training.steps=7"
 
 
+def test_lambda_warms_up_from_one(write):
+    warm = load_config(write(GOOD), ["objective={reward_scale: 1.5, reward_scale_warmup_steps: 4}"]).config
+    assert [warm.reward_scale_at("math", step) for step in (1, 2, 3, 5, 6)] == [1.0, 1.125, 1.25, 1.5, 1.5]
+    low = load_config(write(GOOD), ["objective={reward_scale: 0.5, reward_scale_warmup_steps: 2}"]).config
+    assert [low.reward_scale_at("math", step) for step in (1, 2, 3, 9)] == [1.0, 0.75, 0.5, 0.5]
+    at_once = load_config(write(GOOD), ["objective.reward_scale=1.5"]).config
+    assert at_once.reward_scale_at("math", 1) == 1.5
+
+
+def test_a_domain_may_have_a_weight_and_keep_the_global_lambda(write):
+    config = load_config(write(GOOD), ["domains.math.objective={weight: 2.0}"]).config
+    assert config.reward_scale_of("math") == config.objective.reward_scale
+    assert config.loss_weight_of("math") == 2.0
+    others = [name for name in config.domains if name != "math"]
+    assert all(config.loss_weight_of(name) == 1.0 for name in others)
+
+
 def test_override_finds_a_domain_with_a_dot_in_its_name(write):
     loaded = load_config(write(GOOD.replace("  math:", "  math.easy:")), ["domains.math.easy.expert.steps=9"])
     assert loaded.config.domains["math.easy"].expert.steps == 9
@@ -142,7 +159,7 @@ MISTAKES = {
     "unknown reward": (
         ("reward: math", "reward: maths"),
         "CONFIG:7: domains.math.reward: got the text 'maths'; did you mean 'math'? valid values: math, "
-        "code, exact",
+        "code, exact, number",
     ),
     "unknown benchmark": (
         ("[aime24", "[aime42"),

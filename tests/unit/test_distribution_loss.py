@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from merging.objective import gopd_advantage, optimum_logp
-from tests.unit.test_verl_loss import EOS, actor_config, jagged, micro_batch, response_part, rollouts
+from tests.unit.test_verl_loss import EOS, WEIGHTS, actor_config, jagged, micro_batch, response_part, rollouts
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -87,7 +87,7 @@ def expected_gradients(rows, whole):
         student = logits.log_softmax(-1)
         advantage = gopd_advantage(student.detach(), values.teacher, values.reference, row.scale)
         per_position = (student.exp().detach() * advantage * student).sum(-1)
-        value = -response_part(row, per_position).sum() / row.response / 3
+        value = -WEIGHTS[row.teacher] * response_part(row, per_position).sum() / row.response / 3
         found.append(torch.autograd.grad(value, logits)[0])
     return found
 

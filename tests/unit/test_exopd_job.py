@@ -137,6 +137,7 @@ CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
         {"kind": "sampled", "importance_weight_cap": 3.0},
         {"algorithm.rollout_correction.rollout_is_threshold": 3.0},
     ),
+    ("objective.largest_log_ratio", 30.0, {"protege.scorer.largest_log_ratio": 30.0}),
     ("scorer.tokens_per_batch", 128, {"protege.scorer.tokens_per_batch": 128}),
     ("chat_template", {"enable_thinking": False}, {"data.apply_chat_template_kwargs.enable_thinking": False}),
     ("hardware.gpus", 2, {"trainer.n_gpus_per_node": 2}),
@@ -158,7 +159,8 @@ def test_a_changed_value_changes_exactly_its_keys(compiled, cpu, path, value, ex
 
 NOT_HERE = {
     "training": set(),
-    "objective": {"reward_scale", "reference"},  # lambda is a column of the rows; reference has one value
+    # lambda is a column of the rows; reference has one value; the start is checked by the launcher
+    "objective": {"reward_scale", "reward_scale_warmup_steps", "reference", "largest_start_difference"},
     "scorer": {"kind"},  # below
     "hardware": {"device", "nodes", "ray_address", "scorer_gpus", "rollout_memory_fraction"},  # below, Ray
 }

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from merging.metrics import GLOBAL_KEYS, step_metrics
+from merging.metrics import GLOBAL_KEYS, check_start, step_metrics
 
 MATH = {  # 8 tokens in 2 sequences
     "tokens": 8.0,
@@ -14,6 +14,7 @@ MATH = {  # 8 tokens in 2 sequences
     "finished": 1.0,
     "implicit_reward": 4.0,
     "student_minus_teacher": -2.0,
+    "student_reference_distance": 2.4,
     "advantage": 4.0,
     "advantage_squared": 10.0,
     "gradient_share": 6.0,
@@ -46,6 +47,7 @@ def test_two_domains_by_hand():
         "teacher/math/token_share": 0.25,
         "teacher/math/implicit_reward": 0.5,
         "teacher/math/student_minus_teacher": -0.25,
+        "teacher/math/student_reference_distance": 0.3,
         "teacher/math/advantage_mean": 0.5,
         "teacher/math/advantage_std": 1.0,  # 10/8 - 0.5**2
         "teacher/math/length": 4.0,
@@ -59,6 +61,7 @@ def test_two_domains_by_hand():
         "teacher/code/token_share": 0.75,
         "teacher/code/implicit_reward": 1 / 6,
         "teacher/code/student_minus_teacher": -1 / 12,
+        "teacher/code/student_reference_distance": 0.1,
         "teacher/code/advantage_mean": 1 / 6,
         "teacher/code/advantage_std": math.sqrt(35) / 6,  # 1 - 1/36
         "teacher/code/length": 8.0,
@@ -75,6 +78,7 @@ def test_two_domains_by_hand():
 def test_at_lambda_one_the_reference_was_not_scored():
     line = step_metrics(1, raw(math=MATH, code=CODE), {"math": 1.0, "code": 1.25})
     assert "teacher/math/implicit_reward" not in line
+    assert "teacher/math/student_reference_distance" not in line
     assert line["teacher/code/implicit_reward"] == pytest.approx(1 / 6)
     assert line["teacher/math/advantage_mean"] == 0.5
 
@@ -131,3 +135,13 @@ def test_verls_own_values_keep_their_number_under_our_name():
     assert line == {"step": 1, **{name: float(n) for n, name in enumerate(GLOBAL_KEYS)}}
     assert line["gradient_norm"] == values["actor/grad_norm"]
     assert "seconds" not in step_metrics(1, {"actor/lr": 1e-3}, {})
+
+
+def test_a_first_step_whose_reference_is_not_the_student_is_refused():
+    line = step_metrics(1, raw(math=MATH, code=CODE), {"math": 1.25, "code": 1.25})
+    check_start(line, 0.31)
+    with pytest.raises(ValueError, match=r"domain 'math': in step 1 .* differ by 0\.3 nats a token"):
+        check_start(line, 0.29)
+    check_start({**line, "step": 2}, 0.29)
+    with pytest.raises(ValueError, match="other tokens or another model"):
+        check_start({"step": 1, "teacher/math/student_reference_distance": math.nan}, 0.29)

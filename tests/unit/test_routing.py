@@ -222,9 +222,8 @@ def test_parquet_rows(tmp_path: Path):
             Prompt("id2", ({"role": "user", "content": "f"},), {"tests": [1, "é"]}, None, "s", 2), "code", "r"
         ),
     ]
-    path = write_parquet(
-        items, tmp_path / "new" / "t.parquet", {"math": "math", "code": "code"}, {"math": 1.25, "code": 0}
-    )
+    rewards = {"math": "math", "code": "code"}
+    path = write_parquet(items, tmp_path / "new" / "t.parquet", rewards, [1.25, 0], {"code": 2})
     first, second = pyarrow.parquet.read_table(path).to_pylist()
     assert first == {
         "data_source": "math",
@@ -234,9 +233,11 @@ def test_parquet_rows(tmp_path: Path):
         "extra_info": {"index": 0, "id": "1+1", "domain": "math", "reward": "math", "split": "train"},
         "teacher": "math",
         "reward_scale": 1.25,
+        "loss_weight": 1.0,
     }
     assert json.loads(second["reward_model"]["ground_truth"]) == {"tests": [1, "é"]}
     assert (second["teacher"], second["reward_scale"], second["extra_info"]["index"]) == ("code", 0.0, 1)
+    assert second["loss_weight"] == 2.0
     assert [file.name for file in path.parent.iterdir()] == ["t.parquet"]
 
 
@@ -252,13 +253,13 @@ def test_parquet_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", half)
     with pytest.raises(OSError, match="disk full"):
-        write_parquet(routed(a=1), path, {"a": "math"}, {"a": 1.0})
+        write_parquet(routed(a=1), path, {"a": "math"}, [1.0])
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_verl_reads_the_file(tmp_path):
     datasets = pytest.importorskip("datasets")
-    path = write_parquet(routed(a=3), tmp_path / "t.parquet", {"a": "math"}, {"a": 1.0})
+    path = write_parquet(routed(a=3), tmp_path / "t.parquet", {"a": "math"}, [1.0] * 3)
     table = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
     assert table["teacher"][:] == ["a", "a", "a"]

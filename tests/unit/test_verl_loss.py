@@ -11,6 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 LENGTHS = [(3, 4), (2, 2), (4, 3)]
 """Prompt and response tokens of three rollouts."""
 TEACHERS = ["math", "code", "math"]
+WEIGHTS = {"math": 1.0, "code": 3.0}
 EOS = 9
 
 
@@ -72,6 +73,7 @@ def micro_batch(rows, weights=None, old=None):
         data["rollout_is_weights"] = jagged(weights)
     data["teacher"] = NonTensorStack(*[row.teacher for row in rows])
     data["reward_scale"] = NonTensorStack(*[row.scale for row in rows])
+    data["loss_weight"] = NonTensorStack(*[WEIGHTS[row.teacher] for row in rows])
     for key, value in {"dp_size": 1, "batch_num_tokens": None, "global_batch_size": 3}.items():
         data[key] = NonTensorData(value)
     return data, {"log_probs": jagged(student)}, student
@@ -96,8 +98,10 @@ def padded(data):
         },
         batch_size=len(data),
     )
-    for key in ("teacher", "reward_scale", "dp_size", "batch_num_tokens", "global_batch_size"):
-        result[key] = data.get(key) if key in ("teacher", "reward_scale") else NonTensorData(data[key])
+    for key in ("teacher", "reward_scale", "loss_weight"):
+        result[key] = data.get(key)
+    for key in ("dp_size", "batch_num_tokens", "global_batch_size"):
+        result[key] = NonTensorData(data[key])
     return result
 
 
@@ -130,7 +134,7 @@ def expected_gradient(rows, weights=None):
     for index, row in enumerate(rows):
         s, t, b = (response_part(row, values) for values in (row.student, row.teacher_logp, row.reference))
         advantage = row.scale * (t - b) - (s - b)
-        weight = weights[index] if weights is not None else 1.0
+        weight = WEIGHTS[row.teacher] * (weights[index] if weights is not None else 1.0)
         gradient = torch.zeros(row.prompt + row.response, dtype=torch.float64)
         gradient[row.prompt - 1 : -1] = -advantage * weight / row.response / 3
         pieces.append(gradient)
@@ -143,7 +147,8 @@ def test_gradient_is_the_objectives_with_a_lambda_of_its_own_for_each_domain(ver
     torch.testing.assert_close(gradient, expected_gradient(rows), rtol=1e-5, atol=1e-7)
 
 
-def test_lambda_one_equals_verls_own_k1_in_loss_and_gradient(verl):
+def test_lambda_one_equals_verls_own_k1_in_loss_and_gradient(verl, monkeypatch):
+    monkeypatch.setitem(WEIGHTS, "code", 1.0)
     rows = rollouts([1.0, 1.0, 1.0])
     ours_loss, ours_gradient, _ = loss_of(verl, rows)
     one_column = lambda data: data.set("teacher_logprobs", jagged(r.teacher_logp[:, None] for r in rows))  # noqa: E731
