@@ -223,6 +223,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         if not isinstance(domain, dict):
             continue
         _resolve_prompts(domain.get("prompts"), folder)
+        _resolve_prompts(domain.get("validation"), folder)
         expert = domain.get("expert")
         if isinstance(expert, dict) and expert.get("kind") == "model":
             _resolve_model(expert, "path", folder)

@@ -172,6 +172,8 @@ class Domain(Strict):
     """How an answer is judged while the expert is trained."""
     benchmarks: tuple[Benchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
+    validation: Prompts | None = None
+    """Prompts with answers that nothing trains on, for `protege probe`; by default it takes training prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
 

@@ -202,6 +202,44 @@ def plan(
         typer.echo(f"assumes: {assumption}")
 
 
+@app.command()
+def probe(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run_dir: RunDir = None,
+    reward_scale: Annotated[
+        str, typer.Option("--reward-scale", metavar="A,B,...", help="Lambdas to try.")
+    ] = "0,0.5,1,1.25,1.5,2",
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each domain.")] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Accuracy against lambda, sampled from the objective's known optimum before anything is merged."""
+    import json
+
+    loaded = _load(config, overrides)
+    from merging.probe import probe as run_probe
+    from merging.probe import table_row
+
+    scales = _numbers(reward_scale)
+    show = (lambda result: None) if as_json else (lambda result: typer.echo(table_row(result)))
+    results = run_probe(loaded, _run_dir(loaded, run_dir), scales, prompts, samples, show)
+    if as_json:
+        typer.echo(json.dumps([result.to_json() for result in results], indent=2))
+
+
+def _numbers(text: str) -> list[float]:
+    from configs.load import ConfigError
+
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number < float("inf") for number in numbers):
+        raise ConfigError(f"--reward-scale: expected numbers of at least 0, such as 1,1.25,1.5; got {text!r}")
+    return numbers
+
+
 @app.command(name="eval")
 def evaluate(run: RunPath) -> None:
     """Evaluate the models of a run again; unchanged results are reused."""

@@ -161,13 +161,14 @@ def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any])
 
 
 def _same(key: str, stored: Any, new: Any) -> bool:
-    """Benchmarks of a domain may change (they are evaluation), and hardware that no checkpoint depends on."""
+    """A domain's benchmarks and validation prompts may change (nothing trains on them), and hardware that no checkpoint depends on."""
     if key == "domains" and isinstance(stored, dict):
-        return _without_benchmarks(stored) == _without_benchmarks(new)
+        return _trained_on(stored) == _trained_on(new)
     if key == "hardware" and isinstance(stored, dict):
         return all(stored.get(name) == new[name] for name in CHECKPOINT_HARDWARE)
     return stored == new
 
 
-def _without_benchmarks(domains: dict[str, Any]) -> dict[str, Any]:
-    return {name: {k: v for k, v in domain.items() if k != "benchmarks"} for name, domain in domains.items()}
+def _trained_on(domains: dict[str, Any]) -> dict[str, Any]:
+    later = ("benchmarks", "validation")
+    return {name: {k: v for k, v in domain.items() if k not in later} for name, domain in domains.items()}

@@ -1,0 +1,178 @@
+"""How accurate the objective's optimum is at each lambda, before anything is trained.
+
+The optimum is known: at each token q = softmax(lambda*T + (1 - lambda)*B). Sampling answers from q and judging
+them tells, in the time of an evaluation, which lambda is worth a training. It is what a student can come to at
+best in the limit of the objective, not what a training of some steps reaches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.load import ConfigError, LoadedConfig, registry_root
+from configs.schema import ModelExpert
+from merging.names import REFERENCE
+
+if TYPE_CHECKING:
+    from configs.schema import MergeConfig
+    from merging.preflight import Preflight
+    from routing.sources import Prompt
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One domain at one lambda."""
+
+    domain: str
+    reward_scale: float
+    accuracy: float
+    """Mean reward of the answers, in [0, 1]; an answer that did not finish counts as wrong."""
+    interval: tuple[float, float]
+    """95%, clustered by prompt."""
+    prompts: int
+    answers: int
+    length: float
+    """Mean tokens of an answer."""
+    finish_rate: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+
+def probe(
+    loaded: LoadedConfig,
+    run_dir: Path,
+    reward_scales: Sequence[float],
+    prompts_per_domain: int,
+    samples_per_prompt: int,
+    on_result: Callable[[ProbeResult], None] = lambda result: None,
+) -> list[ProbeResult]:
+    """Samples from the optimum of every domain at every lambda and judges by the domain's reward.
+
+    Prompts are those of `domains.<name>.validation`, else training prompts; at most `prompts_per_domain`, the
+    same for every lambda, as are the random numbers. Raises ConfigError for an expert that is not built.
+    """
+    from merging.preflight import preflight
+    from teachers.mixture import MixtureDecoder
+
+    found = preflight(loaded, run_dir)
+    config = loaded.config
+    prompts = {name: _prompts(config, found, name, prompts_per_domain) for name in config.domains}
+    teachers = {name: _teacher(config, found, name) for name in config.domains}
+    dtype = "float32" if config.hardware.device == "cpu" else "bfloat16"
+    decoder = MixtureDecoder({REFERENCE: str(found.student), **teachers}, config.hardware.device, dtype)
+    tokenizer, end_ids = _tokenizer(found.student)
+    results = []
+    for domain in config.domains:
+        for scale in reward_scales:
+            answers = _answers(
+                config, decoder, tokenizer, end_ids, domain, prompts[domain], scale, samples_per_prompt
+            )
+            results.append(_result(config, domain, scale, prompts[domain], answers, tokenizer))
+            on_result(results[-1])
+    return results
+
+
+def _prompts(config: MergeConfig, found: Preflight, domain: str, most: int) -> list[Prompt]:
+    from routing.sources import load_prompts
+
+    source = config.domains[domain].validation
+    if source is not None:
+        prompts = load_prompts(source, domain, label_field=config.routing.field)
+    else:
+        prompts = [item.prompt for item in found.routed if item.domain == domain]
+    answered = [prompt for prompt in prompts if prompt.answer is not None]
+    if not answered:
+        raise ConfigError(
+            f"domains.{domain}: no prompt has an answer, and the probe judges by reward "
+            f"{config.domains[domain].reward!r}; give domains.{domain}.validation"
+        )
+    return random.Random(f"probe:{config.training.seed}:{domain}").sample(answered, min(most, len(answered)))
+
+
+def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
+    from merging.experts import orders
+    from teachers.build import find_expert
+    from teachers.registry import Registry
+
+    if isinstance(config.domains[domain].expert, ModelExpert):
+        return found.fingerprints[domain].path
+    record = find_expert(Registry(registry_root(config.registry)), orders(found.with_folders(config), found)[domain])
+    if record is None:
+        raise ConfigError(f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it")
+    return record.model_path
+
+
+def _tokenizer(student: Path):
+    from transformers import AutoTokenizer
+
+    from teachers.fingerprint import fingerprint
+
+    return AutoTokenizer.from_pretrained(student), list(fingerprint(str(student)).eos_token_ids)
+
+
+def joined(reward_scale: float) -> tuple[list[int], Callable]:
+    """Which of (teacher, reference) are read at this lambda, and what joins their log-probabilities."""
+    from merging.objective import optimum_logp
+
+    if reward_scale == 1.0:
+        return [0], lambda teacher: teacher
+    if reward_scale == 0.0:
+        return [1], lambda reference: reference
+    return [0, 1], lambda teacher, reference: optimum_logp(teacher, reference, reward_scale)
+
+
+def _answers(config, decoder, tokenizer, end_ids, domain, prompts, scale, samples) -> list[list]:
+    """`samples` answers to each prompt, [prompts][samples]."""
+    read, join = joined(scale)
+    names = [[domain, REFERENCE][place] for place in read]
+    encoded = [
+        tokenizer.apply_chat_template(
+            list(prompt.messages), add_generation_prompt=True, return_dict=True, **config.chat_template
+        )["input_ids"]
+        for prompt in prompts
+    ]
+    every = [ids for ids in encoded for _ in range(samples)]
+    decoded = decoder.decode(names, join, every, config.evaluation_tokens(), end_ids, config.evaluation.seed)
+    return [decoded[place : place + samples] for place in range(0, len(decoded), samples)]
+
+
+def _result(config, domain, scale, prompts, answers, tokenizer) -> ProbeResult:
+    from eval.statistics import mean_interval
+    from teachers.rewards import REWARDS
+
+    reward = REWARDS[config.domains[domain].reward]
+    scores = {
+        prompt.id: [
+            reward(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True), prompt.answer, answer.finished)
+            for answer in own
+        ]
+        for prompt, own in zip(prompts, answers, strict=True)
+    }
+    every = [answer for own in answers for answer in own]
+    estimate = mean_interval(scores)
+    return ProbeResult(
+        domain=domain,
+        reward_scale=scale,
+        accuracy=estimate.mean,
+        interval=(estimate.lo, estimate.hi),
+        prompts=len(prompts),
+        answers=len(every),
+        length=sum(answer.tokens for answer in every) / len(every),
+        finish_rate=sum(answer.finished for answer in every) / len(every),
+    )
+
+
+def table_row(result: ProbeResult) -> str:
+    """One result as a line of text."""
+    lo, hi = result.interval
+    return (
+        f"{result.domain:12} lambda {result.reward_scale:<5g} accuracy {result.accuracy:6.1%} "
+        f"(95% {lo:.1%} to {hi:.1%}, n = {result.prompts} prompts, {result.answers} answers), "
+        f"{result.length:.1f} tokens, {result.finish_rate:.0%} finished"
+    )
