@@ -173,7 +173,8 @@ class Domain(Strict):
     benchmarks: tuple[Benchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
     validation: Prompts | None = None
-    """Prompts with answers that nothing trains on, for `protege probe`; by default it takes training prompts."""
+    """Prompts with answers that nothing trains on, for `protege probe`; by default it takes training
+    prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
 
@@ -286,7 +287,7 @@ class MergeConfig(Strict):
     """The domains by name, one teacher each."""
     prompts: Prompts | None = None
     """Prompts of several domains in one source, each labelled (see `routing`)."""
-    chat_template: dict[str, bool | int | float | str] = {}
+    chat_template: dict[str, bool | int | float | str] = Field({})
     """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
     routing: LabelRouting = LabelRouting()
     """How a prompt finds its teacher."""

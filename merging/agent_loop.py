@@ -42,7 +42,9 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
             columns = await score(models, prompt_ids + response_ids, len(response_ids))
             fields = {"teacher_logprobs": torch.stack([columns[0], columns[-1]], dim=-1)}
         check_scores(
-            fields["teacher_logprobs"][-len(response_ids) - 1 : -1, :2] if response_ids else torch.zeros(0, 2),
+            fields["teacher_logprobs"][-len(response_ids) - 1 : -1, :2]
+            if response_ids
+            else torch.zeros(0, 2),
             response_ids,
             teacher,
             self.largest_log_ratio,
@@ -87,10 +89,11 @@ def check_scores(
         return
     place = int(wrong.nonzero()[0])
     teacher, reference = scores_R2[place].tolist()
+    token, text = decode([response_ids[place]]), decode(list(response_ids))[:200]
     raise ValueError(
-        f"domain {domain!r}: the score of response token {place + 1} of {len(response_ids)} "
-        f"({decode([response_ids[place]])!r}) is out of range: teacher {teacher:.4g}, reference {reference:.4g} "
-        f"(objective.largest_log_ratio = {largest_log_ratio:g}); the response: {decode(list(response_ids))[:200]!r}"
+        f"domain {domain!r}: the score of response token {place + 1} of {len(response_ids)} ({token!r}) is "
+        f"out of range: teacher {teacher:.4g}, reference {reference:.4g} (objective.largest_log_ratio = "
+        f"{largest_log_ratio:g}); the response: {text!r}"
     )
 
 

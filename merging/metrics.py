@@ -36,14 +36,14 @@ def step_metrics(step: int, raw: Mapping[str, float], reward_scales: Mapping[str
 
 
 def check_start(line: Mapping[str, float], largest: float) -> None:
-    """Raises ValueError where, in a merge's first step, the scorer's reference is not the trainer's student."""
+    """Raises ValueError where, in a merge's first step, the reference is not the trainer's student."""
     for key, value in line.items():
         if line["step"] == 1 and key.endswith("/student_reference_distance") and not value <= largest:
             domain = key.split("/")[1]
             raise ValueError(
-                f"domain {domain!r}: in step 1 the student is the reference, but their log-probabilities differ by "
-                f"{value:.3g} nats a token (objective.largest_start_difference = {largest:g}): the scorer reads "
-                "other tokens or another model than the trainer"
+                f"domain {domain!r}: in step 1 the student is the reference, but their log-probabilities "
+                f"differ by {value:.3g} nats a token (objective.largest_start_difference = {largest:g}): the "
+                "scorer reads other tokens or another model than the trainer"
             )
 
 

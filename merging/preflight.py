@@ -174,17 +174,17 @@ def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
     estimator, training = config.objective.estimator, config.training
     if estimator.kind == "topk" and estimator.k >= student.vocab_size:
         raise ConfigError(
-            f"objective.estimator.k = {estimator.k}: the student's vocabulary has {student.vocab_size} tokens; "
-            "choose fewer, or `full`"
+            f"objective.estimator.k = {estimator.k}: the student's vocabulary has {student.vocab_size} "
+            "tokens; choose fewer, or `full`"
         )
     if estimator.kind == "full":
         rollouts = training.prompts_per_step * training.samples_per_prompt
         needed = 4 * rollouts * training.max_response_tokens * student.vocab_size
         if needed > DISTRIBUTIONS_BYTES:
             raise ConfigError(
-                f"objective.estimator: full sends {rollouts} rollouts x {training.max_response_tokens} tokens x "
-                f"{student.vocab_size} vocabulary entries, up to {needed / GIB:.1f} GiB a step (at most "
-                f"{DISTRIBUTIONS_BYTES / GIB:.0f}); use {{kind: topk, k: 64}}"
+                f"objective.estimator: full sends {rollouts} rollouts x {training.max_response_tokens} "
+                f"tokens x {student.vocab_size} vocabulary entries, up to {needed / GIB:.1f} GiB a step (at "
+                f"most {DISTRIBUTIONS_BYTES / GIB:.0f}); use {{kind: topk, k: 64}}"
             )
 
 

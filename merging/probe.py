@@ -1,8 +1,8 @@
 """How accurate the objective's optimum is at each lambda, before anything is trained.
 
-The optimum is known: at each token q = softmax(lambda*T + (1 - lambda)*B). Sampling answers from q and judging
-them tells, in the time of an evaluation, which lambda is worth a training. It is what a student can come to at
-best in the limit of the objective, not what a training of some steps reaches.
+The optimum is known: at each token q = softmax(lambda*T + (1 - lambda)*B). Sampling answers from q and
+judging them tells, in the time of an evaluation, which lambda is worth a training. It is where the objective
+leads a student in the limit, not what a training of some steps reaches.
 """
 
 from __future__ import annotations
@@ -102,9 +102,13 @@ def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
 
     if isinstance(config.domains[domain].expert, ModelExpert):
         return found.fingerprints[domain].path
-    record = find_expert(Registry(registry_root(config.registry)), orders(found.with_folders(config), found)[domain])
+    record = find_expert(
+        Registry(registry_root(config.registry)), orders(found.with_folders(config), found)[domain]
+    )
     if record is None:
-        raise ConfigError(f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it")
+        raise ConfigError(
+            f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it"
+        )
     return record.model_path
 
 
@@ -149,7 +153,11 @@ def _result(config, domain, scale, prompts, answers, tokenizer) -> ProbeResult:
     reward = REWARDS[config.domains[domain].reward]
     scores = {
         prompt.id: [
-            reward(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True), prompt.answer, answer.finished)
+            reward(
+                tokenizer.decode(list(answer.token_ids), skip_special_tokens=True),
+                prompt.answer,
+                answer.finished,
+            )
             for answer in own
         ]
         for prompt, own in zip(prompts, answers, strict=True)

@@ -161,7 +161,8 @@ def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any])
 
 
 def _same(key: str, stored: Any, new: Any) -> bool:
-    """A domain's benchmarks and validation prompts may change (nothing trains on them), and hardware that no checkpoint depends on."""
+    """A domain's benchmarks and validation prompts may change (nothing trains on them), and so may hardware
+    that no checkpoint depends on."""
     if key == "domains" and isinstance(stored, dict):
         return _trained_on(stored) == _trained_on(new)
     if key == "hardware" and isinstance(stored, dict):

@@ -43,7 +43,12 @@ class ScorerActor:
         return await self._ask([("score", model) for model in models], token_ids, response_tokens)
 
     async def target(
-        self, models: list[str], reward_scale: float, top_k: int | None, token_ids: list[int], response_tokens: int
+        self,
+        models: list[str],
+        reward_scale: float,
+        top_k: int | None,
+        token_ids: list[int],
+        response_tokens: int,
     ) -> dict:
         """The objective's optimum for one rollout, as `teachers.scorer.Target` has it, in numpy arrays."""
         work = ("target", tuple(models), reward_scale, top_k)

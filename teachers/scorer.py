@@ -243,7 +243,9 @@ class SharedScorer:
         pieces: list[dict[str, torch.Tensor]] = []
         for start in range(0, max(1, len(tokens_N)), rows):
             part = slice(start, start + rows)
-            logp = [self._head(model, hidden[part]).float().log_softmax(-1) for model, hidden in states.items()]
+            logp = [
+                self._head(model, hidden[part]).float().log_softmax(-1) for model, hidden in states.items()
+            ]
             chosen = [values.gather(1, tokens_N[part, None]).squeeze(1) for values in logp]
             log_q = optimum(*logp)
             piece = {"teacher_logp": chosen[0], "reference_logp": chosen[-1], "logp": log_q}
@@ -259,7 +261,8 @@ class SharedScorer:
         head = self.module.get_output_embeddings()
         prefix = next(name for name, module in self.module.named_modules() if module is head)
         own = {
-            name: self.weights[model][f"{prefix}.{name}"].to(self.device) for name, _ in head.named_parameters()
+            name: self.weights[model][f"{prefix}.{name}"].to(self.device)
+            for name, _ in head.named_parameters()
         }
         return functional_call(head, own, (hidden,))
 

@@ -1,9 +1,10 @@
 """Starts a run's processes by forking one that has imported verl and vLLM already (CPU machines).
 
-A stage of a run is about nine Python processes, and importing verl costs each of them seconds; on two cores
-that is most of a small run's time. Here one process imports once and forks whenever Ray asks for a worker
-(`runtime_env: py_executable`) or vLLM for an engine (`multiprocessing.set_executable`). Forked processes share
-their code's memory too. Nothing is forked that holds threads or a device: the server only imports.
+A stage of a run is about nine Python processes, and importing verl costs each of them seconds; on two
+cores that is most of a small run's time. Here one process imports once and forks whenever Ray asks for
+a worker (`runtime_env: py_executable`) or vLLM for an engine (`multiprocessing.set_executable`). Forked
+processes share their code's memory too. Nothing is forked that holds a device or does work in threads: the
+server only imports.
 
 `ForkServer` runs the server; `fork_client.py` is what Ray and multiprocessing call instead of `python`.
 """
@@ -87,7 +88,14 @@ class ForkServer:
         number = self.listening.fileno()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "trainer.fork_server", str(number), str(self.executable), *self.modules],
+                [
+                    sys.executable,
+                    "-m",
+                    "trainer.fork_server",
+                    str(number),
+                    str(self.executable),
+                    *self.modules,
+                ],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

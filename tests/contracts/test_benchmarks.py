@@ -124,7 +124,9 @@ def test_source_and_prompt(entry, tmp_path):
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_digest_follows_the_content(entry, tmp_path):
-    field = {"math": "prompt", "number": "prompt", "append": "instruction", "extract": "instruction"}.get(entry, "problem")
+    field = {"math": "prompt", "number": "prompt", "append": "instruction", "extract": "instruction"}.get(
+        entry, "problem"
+    )
     if entry in ("humaneval_plus", "mbpp_plus"):
         field = "prompt"
     answer_field = "plus_input" if entry in IS_CODE else "answer"

@@ -21,10 +21,16 @@ def verl():
 
     import merging.verl_plugin  # noqa: F401
 
-    loss = DistillationLossConfig(loss_mode="exopd_distribution", use_policy_gradient=False,
-                                  use_task_rewards=False, loss_max_clamp=None, log_prob_min_clamp=None)  # fmt: skip
+    loss = DistillationLossConfig(
+        loss_mode="exopd_distribution",
+        use_policy_gradient=False,
+        use_task_rewards=False,
+        loss_max_clamp=None,
+        log_prob_min_clamp=None,
+    )
     return SimpleNamespace(
-        losses=losses, config=SimpleNamespace(distillation_loss=loss, teacher_models={"math": None, "code": None})
+        losses=losses,
+        config=SimpleNamespace(distillation_loss=loss, teacher_models={"math": None, "code": None}),
     )
 
 
@@ -41,14 +47,16 @@ def distributions(rows, seed=1):
     draw = lambda row: torch.randn(row.prompt + row.response, V, generator=generator, dtype=torch.float64)  # noqa: E731
     return [
         SimpleNamespace(
-            logits=draw(row).requires_grad_(), teacher=draw(row).log_softmax(-1), reference=draw(row).log_softmax(-1)
+            logits=draw(row).requires_grad_(),
+            teacher=draw(row).log_softmax(-1),
+            reference=draw(row).log_softmax(-1),
         )
         for row in rows
     ]
 
 
 def batch_of(rows, whole, top_k=None):
-    """verl's micro-batch with what the agent loop attaches, and the model's padded logits [rows, tokens, V]."""
+    """verl's micro-batch with what the agent loop attaches, and padded logits [rows, tokens, V]."""
     data, output, _ = micro_batch(rows)
     data["input_ids"] = jagged(row.tokens for row in rows)
     columns, ids = [], []
@@ -80,7 +88,7 @@ def loss_of(verl, kl_to_optimum, rows, whole, top_k=None):
 
 
 def expected_gradients(rows, whole):
-    """By hand: minus the expected policy gradient at each scored position, by sequence mean of token means."""
+    """By hand: minus the expected policy gradient at each position, by sequence mean of token means."""
     found = []
     for row, values in zip(rows, whole, strict=True):
         logits = values.logits.detach().requires_grad_()

@@ -80,11 +80,15 @@ def test_open_files_keep_their_numbers(python):
 def test_exit_codes(python, code, expected):
     ended = run(python, "-c", code)
     assert ended.returncode == expected
-    assert ("why" in ended.stderr) == ("why" in code) and ("ZeroDivisionError" in ended.stderr) == ("1/0" in code)
+    assert ("why" in ended.stderr) == ("why" in code) and ("ZeroDivisionError" in ended.stderr) == (
+        "1/0" in code
+    )
 
 
 def test_exit_handlers_run(python):
-    assert run(python, "-c", "import atexit; atexit.register(print, 'bye'); print('hi')").stdout == "hi\nbye\n"
+    assert (
+        run(python, "-c", "import atexit; atexit.register(print, 'bye'); print('hi')").stdout == "hi\nbye\n"
+    )
 
 
 def test_two_processes_draw_different_numbers(python):

@@ -51,7 +51,11 @@ def slow_greedy(decoder, names, join, prompt, max_tokens):
 
 @pytest.mark.parametrize(
     ("names", "join"),
-    [(["math", "reference"], extrapolated), (["math"], lambda logp: logp), (["reference"], lambda logp: logp)],
+    [
+        (["math", "reference"], extrapolated),
+        (["math"], lambda logp: logp),
+        (["reference"], lambda logp: logp),
+    ],
 )
 def test_greedy_equals_the_slow_way(decoder, prompts, names, join):
     found = decoder.decode(names, join, prompts, 40, [EOS], seed=None)

@@ -160,7 +160,9 @@ def test_whole_distributions_must_be_of_a_size_that_can_be_sent(run, config):
     """1024 rollouts x 6000 tokens x 99 entries x 4 bytes are 2.27 GiB."""
     big = ("training.prompts_per_step=1024", "training.max_response_tokens=6000")
     (only,) = [p for p in problems_of(run, config, *big, "objective.estimator=full") if "estimator" in p]
-    assert only.startswith("objective.estimator: full sends 1024 rollouts x 6000 tokens x 99 vocabulary entries")
+    assert only.startswith(
+        "objective.estimator: full sends 1024 rollouts x 6000 tokens x 99 vocabulary entries"
+    )
     assert "up to 2.3 GiB a step (at most 2)" in only and "{kind: topk, k: 64}" in only
     assert run(config, "objective.estimator=full").student
 

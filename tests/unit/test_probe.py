@@ -22,7 +22,7 @@ def config(tmp_path):
 class FakeDecoder:
     """Answers every prompt with its own sum at lambda 1, and with nothing that ends otherwise."""
 
-    calls: list = []
+    calls = None
 
     def __init__(self, models, device, dtype):
         FakeDecoder.models = models
@@ -65,7 +65,9 @@ def test_at_lambda_one_only_the_teacher_is_read_and_at_zero_only_the_reference()
 
 
 def test_every_domain_at_every_lambda_is_judged_by_its_reward(run, config, tmp_path):
-    write_jsonl(tmp_path / "math.valid.jsonl", [{"prompt": f"{n}+{n}", "answer": str(2 * n)} for n in range(10, 15)])
+    write_jsonl(
+        tmp_path / "math.valid.jsonl", [{"prompt": f"{n}+{n}", "answer": str(2 * n)} for n in range(10, 15)]
+    )
     config["domains"]["math"]["validation"] = {"kind": "file", "path": "math.valid.jsonl"}
     results = run(config, [1.0, 1.5], overrides=["domains.math.reward=exact", "domains.code.reward=exact"])
     assert [(r.domain, r.reward_scale) for r in results] == [
@@ -89,7 +91,9 @@ def test_without_validation_prompts_it_takes_training_prompts(run, config):
 def test_prompts_without_answers_are_refused(run, config, tmp_path):
     write_jsonl(tmp_path / "bare.jsonl", [{"prompt": "1+1", "answer": None}])
     config["domains"]["math"]["validation"] = {"kind": "file", "path": "bare.jsonl"}
-    with pytest.raises(ConfigError, match=r"domains\.math: no prompt has an answer.*domains\.math\.validation"):
+    with pytest.raises(
+        ConfigError, match=r"domains\.math: no prompt has an answer.*domains\.math\.validation"
+    ):
         run(config, [1.0])
 
 
@@ -116,5 +120,3 @@ def test_the_command_refuses_what_is_no_list_of_numbers(text):
     with pytest.raises(ConfigError, match="--reward-scale: expected numbers of at least 0"):
         _numbers(text)
     assert _numbers("0, 1.25") == [0.0, 1.25]
-
-

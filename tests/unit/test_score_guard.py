@@ -26,9 +26,13 @@ def test_plausible_scores_pass():
 
 
 def test_a_large_ratio_is_refused_with_its_token():
-    with pytest.raises(ValueError, match=r"domain 'math': the score of response token 3 of 3 \('g'\)") as caught:
+    with pytest.raises(
+        ValueError, match=r"domain 'math': the score of response token 3 of 3 \('g'\)"
+    ) as caught:
         check_scores(GOOD, RESPONSE, "math", 7.5, decode)
-    assert "teacher -9, reference -1 (objective.largest_log_ratio = 7.5); the response: 'efg'" in str(caught.value)
+    assert "teacher -9, reference -1 (objective.largest_log_ratio = 7.5); the response: 'efg'" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

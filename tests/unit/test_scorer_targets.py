@@ -1,4 +1,4 @@
-"""Whole distributions from the shared scorer: the optimum q, equal to the slow way, in two passes a rollout."""
+"""Whole distributions from the shared scorer: the optimum q, as the slow way has it, in two passes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def slow(folders):
     models = {name: AutoModelForCausalLM.from_pretrained(path).eval() for name, path in folders.items()}
     with torch.inference_mode():
         return [
-            {name: model(torch.tensor([s.token_ids])).logits[0].log_softmax(-1) for name, model in models.items()}
+            {
+                name: model(torch.tensor([s.token_ids])).logits[0].log_softmax(-1)
+                for name, model in models.items()
+            }
             for s in SEQUENCES
         ]
 
