@@ -55,6 +55,9 @@ PRELOADED = (
 REAP_SECONDS = 0.2
 """How late a client may learn of its process's end."""
 
+MULTIPROCESSING = "--multiprocessing-fork"
+"""Argument of every process that `multiprocessing` spawns."""
+
 CLIENT = Path(__file__).with_name("fork_client.py")
 ADDRESS = "PROTEGE_FORK_SERVER"
 """Environment variable with the executable that stands for `python`, inherited by forked processes."""
@@ -125,11 +128,6 @@ def main() -> None:
             importlib.import_module(name)
         except Exception as error:
             print(f"not preloaded: {name}: {type(error).__name__}: {error}", flush=True)
-    with contextlib.suppress(ImportError):
-        # vLLM names its processes: where a name goes is found now, and not with another environment later
-        import setproctitle
-
-        setproctitle.getproctitle()
     print(f"imported; {len(os.listdir('/proc/self/task'))} threads", flush=True)
     gc.collect()
     gc.freeze()  # a child's garbage collection must not touch, and so copy, what all share
@@ -206,6 +204,8 @@ def _become(order: dict, connection: socket.socket, others: list[socket.socket])
             other.close()
         lifeline = _take_files(order["received"], order["files"], connection.detach())
         os.chdir(order["folder"])
+        if MULTIPROCESSING in order["arguments"]:
+            _prepare_title()
         executable = os.environ[ADDRESS]
         os.environ.clear()
         os.environ.update(order["environment"])
@@ -235,6 +235,15 @@ def _take_files(received: list[int], wanted: list[int], connection: int) -> int:
         os.dup2(number, target)
         os.close(number)
     return lifeline
+
+
+def _prepare_title() -> None:
+    """vLLM's engines name themselves by `setproctitle`, which finds the place for a name beside the first
+    environment and so must look before that is another. Ray's workers do without, and must not have it."""
+    with contextlib.suppress(ImportError):
+        import setproctitle
+
+        setproctitle.getproctitle()
 
 
 def _fresh_randomness() -> None:

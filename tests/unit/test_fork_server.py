@@ -187,3 +187,22 @@ def test_a_server_that_was_never_launched_leaves_nothing(tmp_path):
         folder = server.executable.parent
         assert folder.exists()
     assert not folder.exists() and not (tmp_path / "log").exists()
+
+
+def test_a_spawned_process_can_name_itself(python, tmp_path):
+    pytest.importorskip("setproctitle")
+    script = tmp_path / "named.py"
+    script.write_text(
+        "import multiprocessing as mp\n"
+        "def work(queue):\n"
+        "    import setproctitle\n"
+        "    setproctitle.setproctitle('VLLM::Named')\n"
+        "    queue.put(open('/proc/self/cmdline').read().rstrip(chr(0)))\n"
+        "if __name__ == '__main__':\n"
+        "    context = mp.get_context('spawn')\n"
+        "    queue = context.Queue()\n"
+        "    context.Process(target=work, args=(queue,)).start()\n"
+        "    print(queue.get(timeout=30), flush=True)\n"
+    )
+    ended = run(python, str(script))
+    assert ended.stdout == "VLLM::Named\n", ended.stderr
