@@ -43,7 +43,9 @@ class MixtureDecoder:
     def __init__(self, models: dict[str, str], device: str, dtype: str, rows_per_batch: int = 128):
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.device, self.rows_per_batch = torch.device(device), rows_per_batch
         self.models = {
             name: AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(device).eval()
