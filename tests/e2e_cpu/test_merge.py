@@ -46,8 +46,9 @@ def small_config(folder: Path, **changes) -> Path:
                 "max_response_tokens": 48, "save_every": 2, "seed": 0}  # fmt: skip
     config = {
         "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
+        "objective": {"reward_scale": 1.25, "estimator": "full"},
         "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2},
-        "baselines": ["average"], **changes,
+        "baselines": ["average", "opd"], **changes,
     }  # fmt: skip
     path = folder / f"{config['name']}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -82,7 +83,7 @@ def check_artefacts(run: Path) -> None:
     roles = {name: model["role"] for name, model in report["models"].items()}
     assert roles == {
         "base": "base", "math-teacher": "teacher", "code-teacher": "teacher", "student": "student",
-        "average": "baseline",
+        "average": "baseline", "opd": "baseline",
     }  # fmt: skip
     for model in report["models"].values():
         assert (
@@ -93,9 +94,13 @@ def check_artefacts(run: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for domain in ("math", "code"):
         for name in ("implicit_reward", "student_minus_teacher", "advantage_std", "length", "finish_rate",
-                     "entropy", "importance_weight_mean", "token_share"):  # fmt: skip
+                     "entropy", "importance_weight_mean", "token_share", "kl_to_optimum"):  # fmt: skip
             assert f"teacher/{domain}/{name}" in lines[-1]
         assert lines[-1][f"teacher/{domain}/sequences"] == 4
+        assert lines[0][f"teacher/{domain}/importance_weight_mean"] == pytest.approx(1, abs=1e-3)
+    opd = [json.loads(line) for line in (run / "metrics.opd.jsonl").read_text().splitlines()]
+    assert len(opd) == 6 and not any("implicit_reward" in key for key in opd[-1])
+    assert weights(run / "baselines" / "opd") != weights(run / "student")
     for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
                  "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
@@ -152,7 +157,7 @@ def test_the_student_loads_as_it_is_and_is_the_model_that_was_evaluated(home):
 
 
 def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
-    config, log = small_config(home, name="dead"), home / "dead.log"
+    config, log = small_config(home, name="dead", objective={"reward_scale": 1.25}), home / "dead.log"
     config.write_text(config.read_text().replace("steps: 6", "steps: 500"))
     run = home / "runs" / "dead"
     process = protege("merge", str(config), home=home, log=log)
@@ -187,7 +192,9 @@ def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
 
 
 def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_reference(home):
-    config = small_config(home, name="pool", scorer={"kind": "pool"}, baselines=[])
+    config = small_config(
+        home, name="pool", scorer={"kind": "pool"}, objective={"reward_scale": 1.25}, baselines=[]
+    )
     log = home / "pool.log"
     text = yaml.safe_load(config.read_text())
     text["domains"]["code"]["objective"] = {"reward_scale": 1.0}
