@@ -218,6 +218,10 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     _resolve(data, "registry", folder)
     _resolve_model(data, "student", folder)
     _resolve_prompts(data.get("prompts"), folder)
+    objective = data.get("objective")
+    reference = objective.get("reference") if isinstance(objective, dict) else None
+    if isinstance(reference, dict):
+        _resolve_model(reference, "path", folder)
     domains = data.get("domains")
     for domain in domains.values() if isinstance(domains, dict) else ():
         if not isinstance(domain, dict):
@@ -227,6 +231,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         expert = domain.get("expert")
         if isinstance(expert, dict) and expert.get("kind") == "model":
             _resolve_model(expert, "path", folder)
+            _resolve_model(expert, "base", folder)
         benchmarks = domain.get("benchmarks")
         for benchmark in benchmarks if isinstance(benchmarks, list) else ():
             _resolve(benchmark, "path", folder)

@@ -35,6 +35,30 @@ class TopKEstimator(Strict):
 Estimator = Annotated[SampledEstimator | FullEstimator | TopKEstimator, Field(discriminator="kind")]
 
 
+class StudentReference(Strict):
+    """The student's initial weights."""
+
+    kind: Literal["student"]
+
+
+class TeacherBaseReference(Strict):
+    """Reward correction: each teacher's own model of before its reinforcement learning. That of an expert
+    that is built here is the student; that of a `model` expert is its `base`."""
+
+    kind: Literal["teacher_base"]
+
+
+class ModelReference(Strict):
+    """One model for all domains."""
+
+    kind: Literal["model"]
+    path: str
+    """Model folder or hub name; must share the student's tokenizer."""
+
+
+Reference = Annotated[StudentReference | TeacherBaseReference | ModelReference, Field(discriminator="kind")]
+
+
 class Objective(Strict):
     """G-OPD: maximise lambda*log(teacher/reference) - KL(student || reference) (arXiv 2602.12125)."""
 
@@ -42,8 +66,8 @@ class Objective(Strict):
     """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
     reward_scale_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which lambda moves linearly from 1 (plain distillation) to its value; 0: no warm-up."""
-    reference: Literal["student"] = "student"
-    """Whose log-probability B is: the student's initial weights."""
+    reference: Reference = StudentReference(kind="student")
+    """Whose log-probability B is, by name (`student`, `teacher_base`) or as a block."""
     estimator: Estimator = SampledEstimator()
     """How its gradient is estimated, by name (`sampled`, `full`, `topk`) or as a block."""
 
@@ -58,9 +82,10 @@ class Objective(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_estimator_name(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("estimator"), str):
-            data = {**data, "estimator": {"kind": data["estimator"]}}
+    def _expand_names(cls, data: object) -> object:
+        if isinstance(data, dict):
+            named = {key: data[key] for key in ("estimator", "reference") if isinstance(data.get(key), str)}
+            data = {**data, **{key: {"kind": name} for key, name in named.items()}}
         return data
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from configs.objective import DomainObjective, Objective
+from configs.objective import DomainObjective, ModelReference, Objective, TeacherBaseReference
 from configs.strict import Name, Strict
 
 REWARDS = ("math", "code", "exact", "number")
@@ -100,6 +100,8 @@ class ModelExpert(Strict):
     kind: Literal["model"]
     path: str
     """Model folder or hub name; must share tokenizer, EOS and chat template with the student."""
+    base: str | None = None
+    """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`."""
 
 
 Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
@@ -346,6 +348,30 @@ class MergeConfig(Strict):
                 "hardware.nodes is above 1: hardware.ray_address must name a running Ray cluster"
             )
         return self
+
+    @model_validator(mode="after")
+    def _bases_are_given_where_they_are_read(self) -> MergeConfig:
+        wanted = self.objective.reference.kind == "teacher_base"
+        for name, domain in self.domains.items():
+            if not isinstance(domain.expert, ModelExpert):
+                continue
+            place, base = f"domains.{name}.expert.base", domain.expert.base
+            if wanted and base is None:
+                raise ValueError(
+                    f"objective.reference: teacher_base needs {place}, what this expert was before its RL"
+                )
+            if base is not None and not wanted:
+                raise ValueError(f"{place} is read with objective.reference: teacher_base only; leave it out")
+        return self
+
+    def reference_of(self, domain: str) -> str:
+        """The model whose log-probability B is for this domain's prompts."""
+        reference, expert = self.objective.reference, self.domains[domain].expert
+        if isinstance(reference, ModelReference):
+            return reference.path
+        if isinstance(reference, TeacherBaseReference) and isinstance(expert, ModelExpert):
+            return expert.base
+        return self.student
 
     def reward_scale_of(self, domain: str) -> float:
         """Lambda that holds for this domain's prompts once it is warmed up."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import ray
 import torch
 
-from merging.names import REFERENCE
 from merging.scorer_actor import ACTOR_NAME
 from trainer.agent_loop import LoudAgentLoopManager, LoudAgentLoopWorker, plain
 
@@ -28,13 +27,14 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
         settings = self.config.protege.scorer
         self.scorer = ray.get_actor(ACTOR_NAME) if settings.kind == "shared" else None
         self.distributions, self.top_k = settings.distributions, settings.top_k
+        self.references = dict(settings.references)
         self.largest_log_ratio = settings.largest_log_ratio
 
     async def _compute_teacher_logprobs(self, output, prompt_ids, response_ids, validate, sample_kwargs=None):
         if validate:
             return
         teacher, reward_scale = (plain(sample_kwargs[key]) for key in ("teacher", "reward_scale"))
-        models = [teacher] if reward_scale == 1.0 else [teacher, REFERENCE]
+        models = [teacher] if reward_scale == 1.0 else [teacher, self.references[teacher]]
         if self.distributions:
             fields = await self._target(models, reward_scale, prompt_ids + response_ids, len(response_ids))
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from configs.load import ConfigError
 from configs.objective import SampledEstimator
 from configs.schema import MergeConfig
-from merging.names import REFERENCE
+from merging.names import REFERENCE, reference_names
 from trainer.job import TrainingJob
 from trainer.overrides import inference_settings
 
@@ -59,12 +59,19 @@ def merge_job(
     )
 
 
+def references(config: MergeConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Name of each domain's reference, and the models {name: path} that are read as one."""
+    paths = {name: config.reference_of(name) for name in config.domains}
+    names = reference_names(paths, config.student)
+    return names, {names[domain]: path for domain, path in paths.items()}
+
+
 def logical_gpus(config: MergeConfig) -> int:
     """Devices that a CPU machine must declare to Ray for this config's widest stage."""
     trainer = config.hardware.gpus
     if config.scorer.kind == "shared":
         return trainer
-    return trainer + config.hardware.scorer_gpus * (len(config.domains) + 1)
+    return trainer + config.hardware.scorer_gpus * (len(config.domains) + len(references(config)[1]))
 
 
 def _objective(config: MergeConfig) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _teachers(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
     """verl's teacher entries: servers of the pool, or, with the shared scorer, names without a server."""
     pool = config.scorer.kind == "pool"
     devices = config.hardware.scorer_gpus
-    models = {**teachers, **({REFERENCE: config.student} if pool else {})}
+    models = {**teachers, **(references(config)[1] if pool else {})}
     settings: dict[str, Any] = {
         "distillation.teacher_key": "teacher",
         "distillation.nnodes": 1 if pool else 0,
@@ -120,10 +127,12 @@ def _inference(config: MergeConfig) -> dict[str, Any]:
 
 
 def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
+    names, models = references(config)
     settings: dict[str, Any] = {
         "protege.scorer": {
             "kind": config.scorer.kind,
-            "models": {REFERENCE: config.student, **teachers},
+            "models": {**models, **teachers},
+            "references": names,
             "device": config.hardware.device,
             "dtype": "float32" if config.hardware.device == "cpu" else "bfloat16",
             "tokens_per_batch": config.scorer.tokens_per_batch,

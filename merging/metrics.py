@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 GLOBAL_KEYS = {
     "gradient_norm": "actor/grad_norm",
@@ -35,11 +35,14 @@ def step_metrics(step: int, raw: Mapping[str, float], reward_scales: Mapping[str
     return line
 
 
-def check_start(line: Mapping[str, float], largest: float) -> None:
-    """Raises ValueError where, in a merge's first step, the reference is not the trainer's student."""
-    for key, value in line.items():
-        if line["step"] == 1 and key.endswith("/student_reference_distance") and not value <= largest:
-            domain = key.split("/")[1]
+def check_start(line: Mapping[str, float], largest: float, domains: Iterable[str]) -> None:
+    """Raises ValueError where, in a merge's first step, the reference is not the trainer's student.
+
+    `domains` are those whose reference should be the student's initial weights.
+    """
+    for domain in domains if line["step"] == 1 else ():
+        value = line.get(f"teacher/{domain}/student_reference_distance", 0.0)
+        if not value <= largest:
             raise ValueError(
                 f"domain {domain!r}: in step 1 the student is the reference, but their log-probabilities "
                 f"differ by {value:.3g} nats a token (objective.largest_start_difference = {largest:g}): the "

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.load import ConfigError, LoadedConfig
+from configs.objective import ModelReference
 from configs.schema import MergeConfig, ModelExpert, RLExpert
 from merging.lengths import longest_prompts
 from merging.lock import check_free
+from merging.names import REFERENCE
 from routing.overlap import Overlap
 from routing.routers import RoutedPrompt
 from teachers.fingerprint import ModelFingerprint
@@ -42,7 +44,8 @@ class Preflight:
     student: Path
     """The student's folder."""
     fingerprints: dict[str, ModelFingerprint]
-    """Of `student`, and of each domain whose expert is the user's own model."""
+    """Of `student`, of each domain whose expert is the user's own model, and of references of their own
+    (`reference`, `base of <domain>`)."""
     routed: list[RoutedPrompt]
     """All prompts, before balancing."""
     duplicates: int
@@ -73,9 +76,18 @@ class Preflight:
         domains = dict(config.domains)
         for name, domain in domains.items():
             if isinstance(domain.expert, ModelExpert):
-                expert = domain.expert.model_copy(update={"path": self.fingerprints[name].path})
+                paths = {"path": self.fingerprints[name].path}
+                if domain.expert.base is not None:
+                    paths["base"] = self.fingerprints[base_key(name)].path
+                expert = domain.expert.model_copy(update=paths)
                 domains[name] = domain.model_copy(update={"expert": expert})
-        return config.model_copy(update={"student": str(self.student), "domains": domains})
+        objective = config.objective
+        if isinstance(objective.reference, ModelReference):
+            reference = objective.reference.model_copy(update={"path": self.fingerprints[REFERENCE].path})
+            objective = objective.model_copy(update={"reference": reference})
+        return config.model_copy(
+            update={"student": str(self.student), "domains": domains, "objective": objective}
+        )
 
     def counts(self) -> dict[str, int]:
         """Prompts of each domain, before balancing."""
@@ -137,14 +149,32 @@ def _collect(problems: list[str]) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- models
 
 
+def base_key(domain: str) -> str:
+    """Key of the fingerprint of the model that a domain's expert was before its reinforcement learning."""
+    return f"base of {domain}"
+
+
+def _references(config: MergeConfig) -> dict[str, tuple[str, str]]:
+    """References that are not the student: key to place in the config and path."""
+    if isinstance(config.objective.reference, ModelReference):
+        return {REFERENCE: ("objective.reference", config.objective.reference.path)}
+    return {
+        base_key(name): (f"domains.{name}.expert.base", domain.expert.base)
+        for name, domain in config.domains.items()
+        if isinstance(domain.expert, ModelExpert) and domain.expert.base is not None
+    }
+
+
 def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerprint]:
-    """Fingerprints of student and experts; what is wrong with them goes to `problems`."""
+    """Fingerprints of student, experts and references; what is wrong with them goes to `problems`."""
     from teachers import fingerprint as fp
 
     models = {"student": ("student", config.student)}
     for name, domain in config.domains.items():
         if isinstance(domain.expert, ModelExpert):
             models[name] = (f"domains.{name}.expert", domain.expert.path)
+    references = _references(config)
+    models |= references
     found: dict[str, ModelFingerprint] = {}
     for key, (place, path) in models.items():
         try:
@@ -161,8 +191,9 @@ def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerpr
         with _collect(problems):
             fp.check_context(model, config.training.max_prompt_tokens, longest, place)
         if key != "student" and "student" in found:
+            check = fp.check_reference if key in references else fp.check_compatible
             with _collect(problems):
-                fp.check_compatible(found["student"], model, place)
+                check(found["student"], model, place)
     if "student" in found:
         with _collect(problems):
             _check_average(config, found)
@@ -194,6 +225,8 @@ def _check_average(config: MergeConfig, models: dict[str, ModelFingerprint]) -> 
         return
     student = models["student"]
     for name, model in models.items():
+        if name not in config.domains:
+            continue
         known = None not in (student.shapes_sha256, model.shapes_sha256)
         if known and model.shapes_sha256 != student.shapes_sha256:
             raise ConfigError(
@@ -321,6 +354,7 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
     scored = student + sum(
         models[name].parameters if name in models else student for name in config.domains
     )  # the reference and every teacher, in float32
+    scored += sum(models[key].parameters for key in _references(config) if key in models)
     needed = CPU_PROCESSES_BYTES + CPU_TRAINING_BYTES * student * config.hardware.gpus + 4 * scored
     available = psutil.virtual_memory().available
     if needed > available:

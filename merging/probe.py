@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import ConfigError, LoadedConfig, registry_root
 from configs.schema import ModelExpert
-from merging.names import REFERENCE
 
 if TYPE_CHECKING:
     from configs.schema import MergeConfig
@@ -57,6 +56,7 @@ def probe(
     Prompts are those of `domains.<name>.validation`, else training prompts; at most `prompts_per_domain`, the
     same for every lambda, as are the random numbers. Raises ConfigError for an expert that is not built.
     """
+    from merging.exopd import references as reference_models
     from merging.preflight import preflight
     from teachers.mixture import MixtureDecoder
 
@@ -65,14 +65,16 @@ def probe(
     prompts = {name: _prompts(config, found, name, prompts_per_domain) for name in config.domains}
     teachers = {name: _teacher(config, found, name) for name in config.domains}
     dtype = "float32" if config.hardware.device == "cpu" else "bfloat16"
-    decoder = MixtureDecoder({REFERENCE: str(found.student), **teachers}, config.hardware.device, dtype)
+    names, references = reference_models(found.with_folders(config))
+    decoder = MixtureDecoder({**references, **teachers}, config.hardware.device, dtype)
     tokenizer, end_ids = _tokenizer(found.student)
     results = []
     for domain in config.domains:
         for scale in reward_scales:
             answers = _answers(
-                config, decoder, tokenizer, end_ids, domain, prompts[domain], scale, samples_per_prompt
-            )
+                config, decoder, tokenizer, end_ids, (domain, names[domain]), prompts[domain], scale,
+                samples_per_prompt,
+            )  # fmt: skip
             results.append(_result(config, domain, scale, prompts[domain], answers, tokenizer))
             on_result(results[-1])
     return results
@@ -131,10 +133,10 @@ def joined(reward_scale: float) -> tuple[list[int], Callable]:
     return [0, 1], lambda teacher, reference: optimum_logp(teacher, reference, reward_scale)
 
 
-def _answers(config, decoder, tokenizer, end_ids, domain, prompts, scale, samples) -> list[list]:
+def _answers(config, decoder, tokenizer, end_ids, models, prompts, scale, samples) -> list[list]:
     """`samples` answers to each prompt, [prompts][samples]."""
     read, join = joined(scale)
-    names = [[domain, REFERENCE][place] for place in read]
+    names = [models[place] for place in read]
     encoded = [
         tokenizer.apply_chat_template(
             list(prompt.messages), add_generation_prompt=True, return_dict=True, **config.chat_template

@@ -174,9 +174,11 @@ def _distil(
         scale = (lambda _domain, _step: 1.0) if name == "opd" else config.reward_scale_at
         return step_metrics(step, raw, {domain: scale(domain, step) for domain in config.domains})
 
+    referred_to_student = [name for name in config.domains if config.reference_of(name) == config.student]
+
     def on_step(step: int, raw: dict[str, float]) -> None:
         line = line_of(step, raw)
-        check_start(line, config.objective.largest_start_difference)
+        check_start(line, config.objective.largest_start_difference, referred_to_student)
         shown.update(step, merge_text(line))
 
     done = last_checkpoint(job.checkpoints)

@@ -107,9 +107,7 @@ def check_compatible(student: ModelFingerprint, teacher: ModelFingerprint, name:
     `name` names the teacher in the messages. Scores are per token id, so tokenizer, EOS and chat
     template must be the same; size and architecture may differ.
     """
-    problems = []
-    if student.tokenizer_sha256 != teacher.tokenizer_sha256:
-        problems.append(f"another tokenizer than the student's: {_tokenizer_difference(student, teacher)}")
+    problems = _other_tokenizer(student, teacher)
     if student.eos_token_ids != teacher.eos_token_ids:
         problems.append(
             f"other EOS token ids than the student's: {list(teacher.eos_token_ids)} against "
@@ -122,6 +120,18 @@ def check_compatible(student: ModelFingerprint, teacher: ModelFingerprint, name:
         )
     if problems:
         raise ConfigError(*(f"{name} ({teacher.path}): {problem}" for problem in problems))
+
+
+def check_reference(student: ModelFingerprint, reference: ModelFingerprint, name: str) -> None:
+    """Raise ConfigError unless the reference reads the student's token ids; it is never prompted itself."""
+    for problem in _other_tokenizer(student, reference):
+        raise ConfigError(f"{name} ({reference.path}): {problem}")
+
+
+def _other_tokenizer(student: ModelFingerprint, other: ModelFingerprint) -> list[str]:
+    if student.tokenizer_sha256 == other.tokenizer_sha256:
+        return []
+    return [f"another tokenizer than the student's: {_tokenizer_difference(student, other)}"]
 
 
 def check_vocabulary(model: ModelFingerprint, name: str) -> None:

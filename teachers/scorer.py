@@ -1,8 +1,9 @@
 """One process that holds the reference and every teacher, and reads their log-probabilities.
 
 Teacher and reference go through the same code on the same device, so that numerical differences cancel
-in T - B. Models share one module: their weights lie in host memory and take turns in it. On a CPU a turn
-is a change of pointers; on a GPU it is one copy, made once for all rollouts that wait for that model.
+in T - B. Models of one architecture and size share one module: their weights lie in host memory and take
+turns in it. On a CPU a turn is a change of pointers; on a GPU it is one copy, made once for all rollouts that
+wait for that model. Other architectures have modules of their own.
 """
 
 from __future__ import annotations
@@ -79,17 +80,27 @@ def _settings(config) -> dict:
     return {key: value for key, value in config.to_dict().items() if key not in UNIMPORTANT_SETTINGS}
 
 
+@dataclass
+class _Seat:
+    """A module on the device, in which all models of its architecture and size take turns."""
+
+    module: torch.nn.Module
+    settings: dict
+    shapes: dict[str, torch.Size]
+    current: str
+
+
 class SharedScorer:
-    """Log-probabilities of rollouts under any of several models of one architecture.
+    """Log-probabilities of rollouts under any of several models.
 
     Args:
-        models: name to model folder; all share architecture, sizes and tokenizer.
+        models: name to model folder; all share the tokenizer and the vocabulary's size.
         device: "cpu" or "cuda".
         dtype: name of a torch dtype, such as "float32".
         tokens_per_batch: most padded tokens in one forward pass.
 
-    Raises ValueError where a model's weights or settings do not fit the first one's module, or where the
-    model does more to its logits than its output head.
+    Raises ValueError where a model's vocabulary has another size than the first one's, or where the model
+    does more to its logits than its output head.
     """
 
     def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
@@ -98,11 +109,18 @@ class SharedScorer:
         self.device, self.tokens_per_batch = torch.device(device), tokens_per_batch
         self.dtype = getattr(torch, dtype)
         self.weights: dict[str, dict[str, torch.Tensor]] = {}
-        self.module = None
+        self.seats: list[_Seat] = []
+        self.seat_of: dict[str, _Seat] = {}
         self.current: str | None = None
+        """The model that was read last."""
         self.passes: Counter[str] = Counter()
         for name, path in models.items():
             self._load(name, path)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module of the model that was read last."""
+        return self.seat_of[self.current].module
 
     def score(self, model: str, sequences: list[Scored]) -> list[torch.Tensor]:
         """Per sequence a float32 tensor [tokens]: position t holds log p(token t+1 | tokens <= t).
@@ -128,23 +146,31 @@ class SharedScorer:
                 f"model {name!r} at {path} changes its logits after the output head ({', '.join(changed)}), "
                 "which the shared scorer does not do; use scorer.kind: pool"
             )
-        weights = {key: value.detach() for key, value in module.state_dict().items()}
-        if self.module is None:
-            self.module = module.requires_grad_(False).to(self.device)
-            self.current = name
-        shapes = {key: value.shape for key, value in weights.items()}
-        same_shapes = shapes == {key: value.shape for key, value in self.module.state_dict().items()}
-        if not same_shapes or _settings(module.config) != _settings(self.module.config):
+        vocabulary = module.config.vocab_size
+        if self.seats and vocabulary != (first := self.seats[0].module.config.vocab_size):
             raise ValueError(
-                f"model {name!r} at {path} differs in architecture or size from the scorer's first model; "
-                "the shared scorer needs one architecture (use scorer.kind: pool)"
+                f"model {name!r} at {path} has a vocabulary of {vocabulary}, the scorer's first model one of "
+                f"{first}; their log-probabilities cannot be compared"
             )
-        self.weights[name] = weights
+        self.weights[name] = {key: value.detach() for key, value in module.state_dict().items()}
+        self.seat_of[name] = self._seat(name, module)
+        self.current = self.current or name
+
+    def _seat(self, name: str, module: torch.nn.Module) -> _Seat:
+        """The seat that fits the model, else a new one, with the model in it."""
+        shapes = {key: value.shape for key, value in self.weights[name].items()}
+        settings = _settings(module.config)
+        for seat in self.seats:
+            if (seat.shapes, seat.settings) == (shapes, settings):
+                return seat
+        self.seats.append(_Seat(module.requires_grad_(False).to(self.device), settings, shapes, name))
+        return self.seats[-1]
 
     def _use(self, model: str) -> None:
-        if model == self.current:
-            return
-        self.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
+        seat = self.seat_of[model]
+        if seat.current != model:
+            seat.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
+            seat.current = model
         self.current = model
 
     def _batches(self, sequences: list[Scored]) -> list[list[int]]:
@@ -258,8 +284,9 @@ class SharedScorer:
         """Logits of a model's output head, which need not be the model in the module."""
         from torch.func import functional_call
 
-        head = self.module.get_output_embeddings()
-        prefix = next(name for name, module in self.module.named_modules() if module is head)
+        module = self.seat_of[model].module
+        head = module.get_output_embeddings()
+        prefix = next(name for name, part in module.named_modules() if part is head)
         own = {
             name: self.weights[model][f"{prefix}.{name}"].to(self.device)
             for name, _ in head.named_parameters()

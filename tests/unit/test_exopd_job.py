@@ -261,11 +261,7 @@ def test_the_pool_cannot_send_whole_distributions():
 
 
 def test_the_shared_scorer_holds_all_models_and_asks_for_no_server(cpu):
-    models = {
-        key.removeprefix("protege.scorer.models."): value
-        for key, value in cpu.items()
-        if "scorer.models" in key
-    }
+    models, _ = scorer_models(cpu)
     assert models == {"reference": str(STUDENT), **TEACHERS}
     assert cpu["protege.scorer.kind"] == "shared"
     assert cpu["trainer.v1.trainer_mode"] == "shared_scorer"
@@ -318,6 +314,43 @@ def test_an_unknown_key_is_added_and_not_lost(compiled):
     """`protege.*` is ours; verl's strict schema does not know it."""
     job = merge_job(config_with(), "merge", TEACHERS, Path("t"), Path("f"))
     assert verl_config(job, "m").protege.scorer.tokens_per_batch == 16384
+
+
+def scorer_models(values) -> tuple[dict[str, str], dict[str, str]]:
+    """(models, references) of the scorer."""
+    begin = "protege.scorer.", "models.", "references."
+    return tuple(
+        {key.removeprefix(begin[0] + part): v for key, v in values.items() if key.startswith(begin[0] + part)}
+        for part in begin[1:]
+    )
+
+
+def test_one_model_is_the_reference_of_all_domains(compiled, cpu):
+    assert scorer_models(cpu)[1] == {"math": "reference", "code": "reference"}
+    other = compiled(config_with("objective.reference", {"kind": "model", "path": "/models/other"}))
+    models, references = scorer_models(other)
+    assert models == {"reference:1": "/models/other", **TEACHERS}
+    assert references == {"math": "reference:1", "code": "reference:1"}
+
+
+def test_each_teachers_own_base_is_its_domains_reference(compiled):
+    rl = {"kind": "rl", "steps": 2}
+    given = {"kind": "model", "path": "/experts/x", "base": "/models/base"}
+    config = config_with(
+        "objective.reference", "teacher_base", "domains.math.expert", rl, "domains.code.expert", given
+    )
+    models, references = scorer_models(compiled(config))
+    assert models == {"reference": str(STUDENT), "reference:1": "/models/base", **TEACHERS}
+    assert references == {"math": "reference", "code": "reference:1"}
+    pool = config.model_copy(update={"scorer": schema.Scorer(kind="pool")})
+    assert logical_gpus(pool) == 1 + 4  # trainer, two teachers, two references
+
+
+def test_a_base_is_given_exactly_where_it_is_read():
+    with pytest.raises(ValueError, match=r"teacher_base needs domains\.math\.expert\.base"):
+        config_with("objective.reference", "teacher_base")
+    with pytest.raises(ValueError, match=r"domains\.math\.expert\.base is read with .*teacher_base only"):
+        config_with("domains.math.expert", {**EXPERT, "base": "/models/base"})
 
 
 # -------------------------------------------------------------------------------- verl's own checks

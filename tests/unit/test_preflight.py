@@ -173,6 +173,33 @@ def test_topk_keeps_fewer_tokens_than_there_are(run, config):
     assert run(config, "objective.estimator={kind: topk, k: 98}").student
 
 
+def test_a_references_tokenizer_must_be_the_students_and_its_folder_is_found(run, config, tmp_path):
+    write_model(tmp_path / "base", hidden=8, template=None)  # never prompted: no template, another size
+    config["domains"]["math"]["expert"]["base"] = "./base"
+    config["domains"]["code"]["expert"]["base"] = "./student"
+    config["objective"] = {"reference": "teacher_base"}
+    found = run(config)
+    loaded = load_config(write_config(tmp_path, config)).config
+    resolved = found.with_folders(loaded)
+    assert resolved.reference_of("math") == str(tmp_path / "base")
+    assert found.fingerprints["base of math"].parameters == 99 * 8
+    assert found.memory_bytes == 4 * 2**30 + 20 * 99 * 4 + 4 * (3 * 99 * 4 + 99 * 8 + 99 * 4)
+    write_model(tmp_path / "base", extra_tokens=("<x>",))
+    (only,) = problems_of(run, config)
+    assert only.startswith("domains.math.expert.base (") and "another tokenizer than the student's" in only
+
+
+def test_one_reference_for_all_is_found_from_the_configs_folder(run, config, tmp_path):
+    write_model(tmp_path / "other", value=0.1)
+    config["objective"] = {"reference": {"kind": "model", "path": "./other"}}
+    loaded = load_config(write_config(tmp_path, config)).config
+    assert loaded.reference_of("math") == str(tmp_path / "other")
+    assert run(config).with_folders(loaded).reference_of("code") == str(tmp_path / "other")
+    config["objective"]["reference"]["path"] = "./absent"
+    (only,) = problems_of(run, config)
+    assert only.startswith("objective.reference: ") and "absent" in only
+
+
 def test_average_needs_one_shape(run, config, tmp_path):
     write_model(tmp_path / "code_expert", hidden=8)
     (problem,) = problems_of(run, config)

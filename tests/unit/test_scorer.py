@@ -135,15 +135,23 @@ def test_number_format_is_the_one_asked_for(folders):
     assert 0 < (row - exact).abs().max() < 0.5
 
 
-@pytest.mark.parametrize("kind", ["width", "layers"])
-def test_another_size_is_refused(kind, tmp_path):
-    if kind == "width":
-        other = write_model(tmp_path / "other", hidden=8)
-    else:
-        other = reconfigured_copy(tmp_path / "other", num_hidden_layers=2)
-    words = r"model 'math' at .*other differs in architecture.*scorer\.kind: pool"
-    with pytest.raises(ValueError, match=words):
-        shared({"reference": str(STUDENT), "math": str(other)})
+def test_models_of_another_size_have_a_module_of_their_own(tmp_path):
+    """Strong to weak: a teacher of other depth beside a reference of the student's."""
+    small = str(reconfigured_copy(tmp_path / "small", num_hidden_layers=2))
+    both = shared({"reference": str(STUDENT), "math": small, "code": str(noisy_copy(tmp_path / "c", seed=2))})
+    assert len(both.seats) == 2 and both.seat_of["code"] is both.seat_of["reference"]
+    sequence = rollout(30, 20)
+    for name, path in (("math", small), ("reference", str(STUDENT)), ("math", small)):
+        (alone,) = shared({"only": path}).score("only", [sequence])
+        torch.testing.assert_close(both.score(name, [sequence])[0], alone, atol=1e-6, rtol=0)
+    (target,) = both.targets(["math", "reference"], lambda t, b: (2 * t - b).log_softmax(-1), [sequence])
+    torch.testing.assert_close(target.teacher_logp, both.score("math", [sequence])[0], atol=1e-5, rtol=0)
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    other = str(write_model(tmp_path / "other", hidden=8, extra_tokens=("<x>",)))
+    with pytest.raises(ValueError, match=r"model 'math' at .*other has a vocabulary of 100, .* one of 99"):
+        shared({"reference": str(STUDENT), "math": other})
 
 
 @pytest.mark.parametrize(
