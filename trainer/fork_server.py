@@ -23,6 +23,7 @@ import random
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -71,7 +72,8 @@ class ForkServer:
 
     def __init__(self, log: Path, modules: Sequence[str] = PRELOADED):
         self.log, self.modules = log, modules
-        self.folder = tempfile.TemporaryDirectory(prefix="protege-")  # a socket's path has 107 bytes
+        # a socket's path has 107 bytes; the server removes it too, should this process be killed
+        self.folder = tempfile.TemporaryDirectory(prefix="protege-", ignore_cleanup_errors=True)
         address = Path(self.folder.name) / "fork.sock"
         self.executable = Path(self.folder.name) / "python"
         client = [sys.executable, "-S", "-E", str(CLIENT), str(address), sys.executable]
@@ -160,6 +162,7 @@ def _end(running: Iterable[int]) -> None:
     for pid in running:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(os.path.dirname(os.environ[ADDRESS]), ignore_errors=True)
     os._exit(0)
 
 

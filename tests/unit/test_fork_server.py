@@ -170,6 +170,15 @@ def test_nothing_is_left_of_a_server(tmp_path):
     assert not folder.exists()
 
 
+def test_a_server_that_outlives_its_owner_cleans_up_when_it_is_ended(tmp_path):
+    with fork_server.ForkServer(tmp_path / "log", ("json",)) as server:
+        server.launch()
+        assert run(str(server.executable), "-c", "print(1)").stdout == "1\n"
+        server.process.terminate()  # as the reaper does
+        assert server.process.wait(20) == 0
+        assert not server.executable.parent.exists()
+
+
 def test_a_process_waits_for_a_server_that_is_launched_later(tmp_path):
     with fork_server.ForkServer(tmp_path / "log", ("json",)) as server:
         early = subprocess.Popen(
