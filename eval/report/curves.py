@@ -59,6 +59,7 @@ MERGE_PANELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
         "nats per token",
         ("student_minus_teacher",),
     ),
+    "kl_to_optimum": ("Divergence KL(student, optimum)", "nats per token", ("kl_to_optimum",)),
     "length": (
         "Response length",
         "tokens",
