@@ -21,11 +21,19 @@ def record(path: str | os.PathLike[str], where: str, error: BaseException) -> No
     line = {
         "time": time.time(),
         "where": where,
-        "error": f"{type(error).__name__}: {error}",
+        "error": summary(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def summary(error: BaseException) -> str:
+    """The error in one line: what a remote call failed of, not the remote traceback that Ray's text holds."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):  # of a RayTaskError
+        error = cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def first(path: str | os.PathLike[str]) -> dict[str, str] | None:
