@@ -1,6 +1,4 @@
-"""Errors are recorded where they happen, each in one line with its traceback beside it."""
-
-import json
+"""An error in one line, whichever process it comes from."""
 
 from trainer import failures
 
@@ -21,12 +19,3 @@ def test_a_remote_error_is_its_cause():
 def test_an_error_without_a_text_keeps_its_name():
     assert failures.summary(TimeoutError()) == "TimeoutError: "
     assert failures.summary(RemoteError(None)) == "RemoteError: \x1b[36mray::Server.generate()\x1b[39m"
-
-
-def test_the_first_of_several_is_found_and_none_where_nothing_failed(tmp_path):
-    path = tmp_path / "failures.jsonl"
-    assert failures.first(path) is None
-    for number in (1, 2):
-        failures.record(path, "rollout", ValueError(f"number {number}\nmore"))
-    assert failures.first(path)["error"] == "ValueError: number 1"
-    assert "more" in json.loads(path.read_text().splitlines()[1])["traceback"]
