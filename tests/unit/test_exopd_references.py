@@ -1,0 +1,40 @@
+"""Which model is the reference of which domain, as the scorer is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs import schema
+from merging.exopd import logical_gpus
+from tests.unit.model_copies import STUDENT
+from tests.unit.test_exopd_job import EXPERT, TEACHERS, compiled, config_with, cpu, scorer_models
+
+__all__ = ["compiled", "cpu"]  # fixtures
+
+
+def test_one_model_is_the_reference_of_all_domains(compiled, cpu):
+    assert scorer_models(cpu)[1] == {"math": "reference", "code": "reference"}
+    other = compiled(config_with("objective.reference", {"kind": "model", "path": "/models/other"}))
+    models, references = scorer_models(other)
+    assert models == {"reference:1": "/models/other", **TEACHERS}
+    assert references == {"math": "reference:1", "code": "reference:1"}
+
+
+def test_each_teachers_own_base_is_its_domains_reference(compiled):
+    rl = {"kind": "rl", "steps": 2}
+    given = {"kind": "model", "path": "/experts/x", "base": "/models/base"}
+    config = config_with(
+        "objective.reference", "teacher_base", "domains.math.expert", rl, "domains.code.expert", given
+    )
+    models, references = scorer_models(compiled(config))
+    assert models == {"reference": str(STUDENT), "reference:1": "/models/base", **TEACHERS}
+    assert references == {"math": "reference", "code": "reference:1"}
+    pool = config.model_copy(update={"scorer": schema.Scorer(kind="pool")})
+    assert logical_gpus(pool) == 1 + 4  # trainer, two teachers, two references
+
+
+def test_a_base_is_given_exactly_where_it_is_read():
+    with pytest.raises(ValueError, match=r"teacher_base needs domains\.math\.expert\.base"):
+        config_with("objective.reference", "teacher_base")
+    with pytest.raises(ValueError, match=r"domains\.math\.expert\.base is read with .*teacher_base only"):
+        config_with("domains.math.expert", {**EXPERT, "base": "/models/base"})
