@@ -6,6 +6,7 @@ beside each one that is not obvious.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,21 @@ def _cpu_engine(sequences: int, context_tokens: int) -> dict[str, Any]:
 
 
 def _bucket_megabytes(model_path: str) -> int:
-    """Size of the model's weights in whole MiB as float32, doubled, and never under 16."""
-    files = [*Path(model_path).glob("*.safetensors"), *Path(model_path).glob("*.bin")]
-    size = sum(file.stat().st_size for file in files)
-    return max(16, 2 * size // 2**20 + 1)
+    """Room for the whole model as float32, in MiB, and never under 16.
+
+    The largest tensor counts twice: a tied output layer is sent beside its embedding, though the model's
+    files hold it once.
+    """
+    from safetensors import safe_open
+
+    sizes = []
+    for file in Path(model_path).glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            sizes += [math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()]  # noqa: SIM118
+    needed = 4 * (sum(sizes) + max(sizes, default=0))
+    # numbers in a file of torch's own have two bytes at least
+    needed += sum(4 * file.stat().st_size for file in Path(model_path).glob("*.bin"))
+    return max(16, needed // 2**20 + 1)
 
 
 def inference_settings(

@@ -293,16 +293,20 @@ def test_the_pool_has_one_server_for_each_teacher_and_the_reference(compiled, de
 
 
 def test_the_students_folder_sizes_the_bucket_of_the_weight_update(cpu):
-    """3.3 MB of weights: twice that is below the least bucket."""
+    """3.3 MB of weights: below the least bucket."""
     assert cpu[f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes"] == 16
 
 
-def test_a_larger_models_bucket_holds_it_twice(tmp_path):
+def test_the_bucket_holds_a_bfloat16_models_float32_weights_and_its_tied_head(tmp_path):
+    """4 Mi numbers of embedding and 2 Mi others, two bytes each in the file: 4 * (6 + 4) MiB are sent."""
+    import torch
+    from safetensors.torch import save_file
+
     from trainer.overrides import _bucket_megabytes
 
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(100 * 2**20)
-    assert _bucket_megabytes(str(tmp_path)) == 201
+    tensors = {"embed": torch.zeros(4, 2**20), "layer": torch.zeros(2 * 2**20)}
+    save_file({name: t.bfloat16() for name, t in tensors.items()}, tmp_path / "model.safetensors")
+    assert _bucket_megabytes(str(tmp_path)) == 41
 
 
 def test_the_references_name_is_no_domain():
