@@ -56,7 +56,7 @@ def exopd_distribution_loss(
     columns, mask = _token_columns(model_output, data)
     divergence = no_padding_2_padding(model_output["kl_to_optimum"], data)
     cost = divergence * _loss_weights(data)
-    columns["kl_to_optimum"], columns["gradient_share"] = divergence.detach(), cost.detach()
+    columns["kl_to_optimum"], columns["gradient_share"] = divergence.detach(), cost.detach().abs()
     # measured only: the loss is an expectation over the next token, whoever sampled it
     sampler_logp = _padded(data["rollout_log_probs"])
     student_logp = no_padding_2_padding(model_output["log_probs"], data).detach()
