@@ -42,9 +42,7 @@ class ScoringAgentLoopWorker(LoudAgentLoopWorker):
             columns = await score(models, prompt_ids + response_ids, len(response_ids))
             fields = {"teacher_logprobs": torch.stack([columns[0], columns[-1]], dim=-1)}
         check_scores(
-            fields["teacher_logprobs"][-len(response_ids) - 1 : -1, :2]
-            if response_ids
-            else torch.zeros(0, 2),
+            fields["teacher_logprobs"][-len(response_ids) - 1 : -1, :2],
             response_ids,
             teacher,
             self.largest_log_ratio,

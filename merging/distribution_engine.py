@@ -12,9 +12,9 @@ from verl.plugin.platform import get_platform
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from merging.names import DISTRIBUTION_MODEL_TYPE
 from merging.objective import reverse_kl, reverse_kl_topk
 
-MODEL_TYPE = "exopd_language_model"
 TAIL = 2
 """Column of `teacher_logprobs` with log q outside of the K tokens; T and B stand before it."""
 
@@ -63,14 +63,16 @@ def kl_to_optimum(logits_BTV: torch.Tensor, micro_batch) -> torch.Tensor:
 def register() -> None:
     """Registers the engine for this platform's device; a second call changes nothing."""
     device = get_platform().device_name
-    if device in EngineRegistry._engines.get(MODEL_TYPE, {}).get("fsdp2", {}):
+    if device in EngineRegistry._engines.get(DISTRIBUTION_MODEL_TYPE, {}).get("fsdp2", {}):
         return
     plain = FSDPEngineWithLMHead
     if device == "cpu":
         from trainer.cpu_engines import for_cpu
 
         plain = for_cpu(plain)
-    decorate = EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=device)
+    decorate = EngineRegistry.register(
+        model_type=DISTRIBUTION_MODEL_TYPE, backend=["fsdp", "fsdp2"], device=device
+    )
     decorate(_comparing(plain))
 
 

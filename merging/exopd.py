@@ -8,15 +8,15 @@ from typing import Any
 from configs.load import ConfigError
 from configs.objective import SampledEstimator
 from configs.schema import MergeConfig
-from merging.names import REFERENCE, reference_names
+from merging.names import (
+    DISTRIBUTION_LOSS_NAME,
+    DISTRIBUTION_MODEL_TYPE,
+    LOSS_NAME,
+    REFERENCE,
+    reference_names,
+)
 from trainer.job import TrainingJob
 from trainer.overrides import inference_settings
-
-LOSS_NAME, DISTRIBUTION_LOSS_NAME = "exopd", "exopd_distribution"
-"""Losses of `merging.verl_plugin`, which imports verl and so cannot be imported here."""
-
-DISTRIBUTION_MODEL_TYPE = "exopd_language_model"
-"""Engine of `merging.distribution_engine`."""
 
 REWARD_FUNCTION = ("teachers.rewards", "observe_score")
 
@@ -64,6 +64,11 @@ def references(config: MergeConfig) -> tuple[dict[str, str], dict[str, str]]:
     paths = {name: config.reference_of(name) for name in config.domains}
     names = reference_names(paths, config.student)
     return names, {names[domain]: path for domain, path in paths.items()}
+
+
+def scorer_dtype(config: MergeConfig) -> str:
+    """Number format in which teachers and references are read."""
+    return "float32" if config.hardware.device == "cpu" else "bfloat16"
 
 
 def logical_gpus(config: MergeConfig) -> int:
@@ -134,7 +139,7 @@ def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
             "models": {**models, **teachers},
             "references": names,
             "device": config.hardware.device,
-            "dtype": "float32" if config.hardware.device == "cpu" else "bfloat16",
+            "dtype": scorer_dtype(config),
             "tokens_per_batch": config.scorer.tokens_per_batch,
             "distributions": not isinstance(config.objective.estimator, SampledEstimator),
             "top_k": getattr(config.objective.estimator, "k", None),

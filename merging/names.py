@@ -1,7 +1,13 @@
-"""Names that the config, the scorer and verl's teacher entries share."""
+"""Names that the config, the scorer, verl's teacher entries and the plug-ins share."""
 
 REFERENCE = "reference"
 """The reference among the scored models; no domain may be called so."""
+
+LOSS_NAME, DISTRIBUTION_LOSS_NAME = "exopd", "exopd_distribution"
+"""Losses of `merging.verl_plugin`."""
+
+DISTRIBUTION_MODEL_TYPE = "exopd_language_model"
+"""Model type whose engine `merging.distribution_engine` registers."""
 
 
 def reference_names(references: dict[str, str], student: str) -> dict[str, str]:

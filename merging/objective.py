@@ -14,6 +14,8 @@ costs, so `gopd_cost` is what the verl loss returns, and nothing negates twice.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ def gopd_cost(
 def optimum_logp(teacher_logp_V: Tensor, reference_logp_V: Tensor, reward_scale: float) -> Tensor:
     """log q over the vocabulary (last axis): q = softmax(lambda*T + (1 - lambda)*B), A's fixed point."""
     return (reward_scale * teacher_logp_V + (1.0 - reward_scale) * reference_logp_V).log_softmax(dim=-1)
+
+
+def optimum(reward_scale: float) -> Callable[..., Tensor]:
+    """log q as a function of the distributions that this lambda reads: the teacher's, and the reference's
+    unless lambda is 1, where q is the teacher."""
+    if reward_scale == 1.0:
+        return lambda teacher_logp_V: teacher_logp_V
+    return partial(optimum_logp, reward_scale=reward_scale)
 
 
 def reverse_kl(student_logp_V: Tensor, target_logp_V: Tensor) -> Tensor:

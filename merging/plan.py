@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.load import LoadedConfig, registry_root
 from configs.schema import MergeConfig
+from merging.exopd import references
 from merging.preflight import Preflight, preflight
 
 TRAINING_BYTES = 16
@@ -73,10 +74,10 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         training_bytes_per_device=parameters
         * TRAINING_BYTES
         // (config.hardware.gpus * config.hardware.nodes),
-        scorer_bytes=parameters * number_bytes * (len(config.domains) + 1),
+        scorer_bytes=parameters * number_bytes * (len(config.domains) + len(references(config)[1])),
         devices=config.hardware.gpus * config.hardware.nodes,
         assumptions=(
-            "every teacher has the student's size",
+            "every teacher and reference has the student's size",
             "times are the median step of experts built here from this base, scaled by rollouts; "
             "none is shown where nothing was measured",
         ),

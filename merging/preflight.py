@@ -117,13 +117,12 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
         _check_answers(config, routed)
     overlaps = _benchmarks(config, routed, problems)
-    if "student" in fingerprints:
-        with _collect(problems):
-            _check_estimator(config, fingerprints["student"])
     longest: dict[str, int] = {}
     student = fingerprints.get("student")
     memory, disk = None, 0
     if student:
+        with _collect(problems):
+            _check_estimator(config, student)
         with _collect(problems):
             _check_template(student)
             longest = _prompt_tokens(routed, Path(student.path), config)

@@ -57,6 +57,7 @@ def probe(
     same for every lambda, as are the random numbers. Raises ConfigError for an expert that is not built.
     """
     from merging.exopd import references as reference_models
+    from merging.exopd import scorer_dtype
     from merging.preflight import preflight
     from teachers.mixture import MixtureDecoder
 
@@ -64,9 +65,8 @@ def probe(
     config = loaded.config
     prompts = {name: _prompts(config, found, name, prompts_per_domain) for name in config.domains}
     teachers = {name: _teacher(config, found, name) for name in config.domains}
-    dtype = "float32" if config.hardware.device == "cpu" else "bfloat16"
     names, references = reference_models(found.with_folders(config))
-    decoder = MixtureDecoder({**references, **teachers}, config.hardware.device, dtype)
+    decoder = MixtureDecoder({**references, **teachers}, config.hardware.device, scorer_dtype(config))
     tokenizer, end_ids = _tokenizer(found.student)
     results = []
     for domain in config.domains:
@@ -124,13 +124,11 @@ def _tokenizer(student: Path):
 
 def joined(reward_scale: float) -> tuple[list[int], Callable]:
     """Which of (teacher, reference) are read at this lambda, and what joins their log-probabilities."""
-    from merging.objective import optimum_logp
+    from merging.objective import optimum
 
-    if reward_scale == 1.0:
-        return [0], lambda teacher: teacher
     if reward_scale == 0.0:
         return [1], lambda reference: reference
-    return [0, 1], lambda teacher, reference: optimum_logp(teacher, reference, reward_scale)
+    return ([0] if reward_scale == 1.0 else [0, 1]), optimum(reward_scale)
 
 
 def _answers(config, decoder, tokenizer, end_ids, models, prompts, scale, samples) -> list[list]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import ray
 
-from merging.objective import optimum_logp
+from merging.objective import optimum
 from teachers.scorer import Scored, SharedScorer
 
 ACTOR_NAME = "protege-scorer"
@@ -85,21 +85,11 @@ class ScorerActor:
         if work[0] == "score":
             return [row.numpy() for row in self.scorer.score(work[1], sequences)]
         _, models, reward_scale, top_k = work
-        optimum = _optimum(reward_scale) if len(models) == 2 else _itself
-        targets = self.scorer.targets(list(models), optimum, sequences, top_k)
+        targets = self.scorer.targets(list(models), optimum(reward_scale), sequences, top_k)
         return [
             {name: None if value is None else value.numpy() for name, value in vars(target).items()}
             for target in targets
         ]
-
-
-def _optimum(reward_scale: float):
-    return lambda teacher, reference: optimum_logp(teacher, reference, reward_scale)
-
-
-def _itself(teacher):
-    """At lambda 1 the optimum is the teacher."""
-    return teacher
 
 
 def start_scorer(config):

@@ -21,10 +21,9 @@ from verl.trainer.distillation.losses import (
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.padding import no_padding_2_padding
 
+from merging.names import DISTRIBUTION_LOSS_NAME, LOSS_NAME
 from merging.objective import gopd_cost
 
-LOSS_NAME = "exopd"
-DISTRIBUTION_LOSS_NAME = "exopd_distribution"
 METRIC_PREFIX = "teacher/"
 
 

@@ -39,6 +39,9 @@ ROWS_PER_CHUNK = 2048
 LOGITS_PER_CHUNK = 2**26
 """Logits of one model that exist at the same time where whole distributions are compared (256 MiB)."""
 
+Head = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Hidden states, [positions, width] -> logits, [positions, vocabulary]."""
+
 Optimum = Callable[..., "torch.Tensor"]
 """Log-probabilities of the teacher and, if it is read, of the reference, [positions, vocabulary] -> log q."""
 
@@ -251,8 +254,9 @@ class SharedScorer:
                 self.passes[model] += len(sequences)
                 found = [self._hidden([sequences[i] for i in batch]) for batch in batches]
                 hidden.append([states for states, _ in found])
+            heads = [self._head(model) for model in models]
             for number, batch in enumerate(batches):
-                states = {model: hidden[place][number] for place, model in enumerate(models)}
+                states = [(head, of_model[number]) for head, of_model in zip(heads, hidden, strict=True)]
                 columns = self._distributions(states, found[number][1], optimum, top_k)
                 members = [sequences[i] for i in batch]
                 for index, target in zip(batch, _targets(members, columns), strict=True):
@@ -260,18 +264,23 @@ class SharedScorer:
         return targets
 
     def _distributions(
-        self, states: dict[str, torch.Tensor], tokens_N: torch.Tensor, optimum: Optimum, top_k: int | None
+        self,
+        states: list[tuple[Head, torch.Tensor]],
+        tokens_N: torch.Tensor,
+        optimum: Optimum,
+        top_k: int | None,
     ) -> dict[str, torch.Tensor]:
-        """The columns of a `Target` for all positions of a batch, [positions, ...], on the host."""
+        """The columns of a `Target` for all positions of a batch, [positions, ...], on the host.
+
+        `states` holds each model's output head and its hidden states, [positions, width].
+        """
         import torch
 
         rows = max(1, min(ROWS_PER_CHUNK, LOGITS_PER_CHUNK // self.module.config.vocab_size))
         pieces: list[dict[str, torch.Tensor]] = []
         for start in range(0, max(1, len(tokens_N)), rows):
             part = slice(start, start + rows)
-            logp = [
-                self._head(model, hidden[part]).float().log_softmax(-1) for model, hidden in states.items()
-            ]
+            logp = [head(hidden[part]).float().log_softmax(-1) for head, hidden in states]
             chosen = [values.gather(1, tokens_N[part, None]).squeeze(1) for values in logp]
             log_q = optimum(*logp)
             piece = {"teacher_logp": chosen[0], "reference_logp": chosen[-1], "logp": log_q}
@@ -280,8 +289,8 @@ class SharedScorer:
             pieces.append({name: value.cpu() for name, value in piece.items()})
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _head(self, model: str, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of a model's output head, which need not be the model in the module."""
+    def _head(self, model: str) -> Head:
+        """A model's output head, with its weights on the device, whichever model is in the module."""
         from torch.func import functional_call
 
         module = self.seat_of[model].module
@@ -291,7 +300,7 @@ class SharedScorer:
             name: self.weights[model][f"{prefix}.{name}"].to(self.device)
             for name, _ in head.named_parameters()
         }
-        return functional_call(head, own, (hidden,))
+        return lambda hidden: functional_call(head, own, (hidden,))
 
 
 def _largest(log_q_NV: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:

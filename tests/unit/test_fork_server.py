@@ -135,21 +135,29 @@ def test_neither_outlives_the_other(python, victim):
         assert process.wait(20) == 128 + signal.SIGKILL
 
 
-def test_multiprocessing_starts_its_processes_here_too(python, tmp_path):
-    script = tmp_path / "spawns.py"
+def spawned(python, script, work: str, after: str = ""):
+    """Runs a script whose spawned child puts what `work` computes into a queue; the script prints it."""
     script.write_text(
         "import multiprocessing as mp, sys\n"
-        "def work(queue):\n    queue.put('decimal' in sys.modules)\n"
+        f"def work(queue):\n{work}\n"
         "if __name__ == '__main__':\n"
         "    context = mp.get_context('spawn')\n"
         "    queue = context.Queue()\n"
         "    child = context.Process(target=work, args=(queue,))\n"
         "    child.start()\n"
         "    print(queue.get(timeout=30), flush=True)\n"
-        "    child.join(30)\n"
-        "    print(child.exitcode)\n"
+        f"{after}"
     )
-    ended = run(python, str(script))
+    return run(python, str(script))
+
+
+def test_multiprocessing_starts_its_processes_here_too(python, tmp_path):
+    ended = spawned(
+        python,
+        tmp_path / "spawns.py",
+        "    queue.put('decimal' in sys.modules)",
+        "    child.join(30)\n    print(child.exitcode)\n",
+    )
     assert ended.stdout == "True\n0\n", ended.stderr
 
 
@@ -200,18 +208,10 @@ def test_a_server_that_was_never_launched_leaves_nothing(tmp_path):
 
 def test_a_spawned_process_can_name_itself(python, tmp_path):
     pytest.importorskip("setproctitle")
-    script = tmp_path / "named.py"
-    script.write_text(
-        "import multiprocessing as mp\n"
-        "def work(queue):\n"
+    work = (
         "    import setproctitle\n"
         "    setproctitle.setproctitle('VLLM::Named')\n"
-        "    queue.put(open('/proc/self/cmdline').read().rstrip(chr(0)))\n"
-        "if __name__ == '__main__':\n"
-        "    context = mp.get_context('spawn')\n"
-        "    queue = context.Queue()\n"
-        "    context.Process(target=work, args=(queue,)).start()\n"
-        "    print(queue.get(timeout=30), flush=True)\n"
+        "    queue.put(open('/proc/self/cmdline').read().rstrip(chr(0)))"
     )
-    ended = run(python, str(script))
+    ended = spawned(python, tmp_path / "named.py", work)
     assert ended.stdout == "VLLM::Named\n", ended.stderr
