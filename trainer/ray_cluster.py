@@ -61,6 +61,7 @@ def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> It
     before = {key: os.environ.get(key) for key in environment}
     os.environ.update(environment)
     guard = reaper.start(mark)
+    known: frozenset[reaper.Process] = frozenset()
     try:
         with _fork_server(hardware, metrics_root) as server:
             import ray
@@ -70,9 +71,11 @@ def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> It
                 logs = Path(ray._private.worker._global_node.get_logs_dir_path())
                 yield RayCluster(logs=logs, mark=mark)
             finally:
+                known = reaper.processes_of(mark)
                 ray.shutdown()
     finally:
-        reaper.end_marked(mark, spare=frozenset({os.getpid(), guard.pid}))
+        ours = frozenset({os.getpid(), guard.pid})
+        reaper.end_marked(mark, spare=ours, known=known, patience_seconds=2)  # Ray has asked them already
         guard.stdin.close()
         guard.wait(timeout=30)
         _restore(before)

@@ -1,8 +1,10 @@
 """Ends every process of a run when the run's own process is gone, however it went.
 
 Run as a script: it reads standard input until the pipe closes, which the kernel does even after
-`kill -9`, then ends all processes that carry the run's mark in their environment. Ray's workers and
-vLLM's engines inherit the mark, wherever in the process tree they end up.
+`kill -9`, then ends all processes that carry the run's mark in their environment, and their descendants.
+Ray's workers and vLLM's engines inherit the mark, wherever in the process tree they end up; but a process
+that gives itself a title (Ray's agents, vLLM's engine) writes over its environment, and is known by its
+parent alone.
 """
 
 from __future__ import annotations
@@ -13,9 +15,18 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 MARK = "PROTEGE_RUN_MARK"
 """Environment variable that every process of a run inherits."""
+
+
+class Process(NamedTuple):
+    """A process, told from a later one with the same id."""
+
+    pid: int
+    started: str
+    """Clock ticks since the machine's start, as /proc has them."""
 
 
 def start(mark: str) -> subprocess.Popen:
@@ -43,32 +54,67 @@ def marked_processes(mark: str) -> list[int]:
     return found
 
 
-def end_marked(mark: str, spare: frozenset[int] = frozenset(), patience_seconds: float = 5.0) -> list[int]:
-    """Asks every marked process to end, then kills what is left; returns the process ids it found."""
-    found = [pid for pid in marked_processes(mark) if pid not in spare]
-    for pid in found:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGTERM)
+def processes_of(mark: str) -> frozenset[Process]:
+    """The marked processes and all that descend from them, without this process."""
+    table = _process_table()
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in table.items():
+        children.setdefault(parent, []).append(pid)
+    found, to_visit = set(), marked_processes(mark)
+    while to_visit:
+        pid = to_visit.pop()
+        if pid in table and pid != os.getpid() and (process := Process(pid, table[pid][1])) not in found:
+            found.add(process)
+            to_visit += children.get(pid, ())
+    return frozenset(found)
+
+
+def end_marked(
+    mark: str,
+    spare: frozenset[int] = frozenset(),
+    known: frozenset[Process] = frozenset(),
+    patience_seconds: float = 5.0,
+) -> list[int]:
+    """Asks every process of the run to end, then kills what is left; returns the process ids it found.
+
+    `known` are processes of the run as `processes_of` found them earlier: once its parent has ended, nothing
+    ties a descendant without a mark to the run.
+    """
+    found = {process for process in {*known, *processes_of(mark)} if process.pid not in spare}
+    found = left = _alive(found)
+    for process in found:
+        _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + patience_seconds
-    while (
-        left := [pid for pid in marked_processes(mark) if pid not in spare]
-    ) and time.monotonic() < deadline:
-        time.sleep(0.1)
     while left:
-        for pid in left:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
-        left = [pid for pid in marked_processes(mark) if pid not in spare and _is_alive(pid)]
-    return found
+        time.sleep(0.1)
+        found |= {process for process in processes_of(mark) if process.pid not in spare}
+        left = _alive(found)
+        if time.monotonic() > deadline:
+            for process in left:
+                _signal(process, signal.SIGKILL)
+    return [process.pid for process in found]
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+def _alive(processes: set[Process]) -> set[Process]:
+    table = _process_table()
+    return {process for process in processes if table.get(process.pid, (0, ""))[1] == process.started}
+
+
+def _signal(process: Process, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(process.pid, number)
+
+
+def _process_table() -> dict[int, tuple[int, str]]:
+    """Parent and start time by process id, of all processes that have not ended."""
+    table = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", encoding="utf-8") as file:
+            # the second field is the program's name in parentheses, which may hold anything
+            state, parent, *rest = file.read().rpartition(")")[2].split()
+            if state not in "ZX":
+                table[int(entry)] = (int(parent), rest[17])
+    return table
 
 
 if __name__ == "__main__":

@@ -124,6 +124,58 @@ def test_a_process_may_end_by_itself_when_asked(mark, tmp_path):
     assert (tmp_path / "note").read_text() == "tidy"
 
 
+NAMELESS = """
+import subprocess, sys, time
+below = subprocess.Popen([sys.executable, "-c", sys.argv[1], "1", "stubborn", sys.argv[1]], env={})
+time.sleep(300)
+"""
+"""A marked process whose child and grandchild have no environment, as if a title had been written over it."""
+
+
+def test_a_descendant_that_lost_its_mark_ends_too(mark):
+    """Ray's agents and vLLM's engine: `setproctitle` writes over the environment."""
+    top = subprocess.Popen(
+        [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    child, grandchild = [int(top.stdout.readline()) for _ in range(2)]
+    try:
+        assert reaper.marked_processes(mark) == [top.pid]
+        ended = reaper.end_marked(mark, patience_seconds=0.5)  # outlives its parent: SIGTERM is ignored
+        assert sorted(ended) == sorted([top.pid, child, grandchild])
+        assert not alive(child) and not alive(grandchild)
+    finally:
+        top.stdout.close()
+        for pid in filter(alive, (child, grandchild, top.pid)):
+            os.kill(pid, signal.SIGKILL)
+        top.wait()
+
+
+def test_a_process_known_from_earlier_ends_though_nothing_ties_it_to_the_run_any_more(mark):
+    top = subprocess.Popen(
+        [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = [int(top.stdout.readline()) for _ in range(2)]
+    try:
+        known = reaper.processes_of(mark)
+        top.kill()
+        top.wait()
+        assert reaper.end_marked(mark, patience_seconds=0.2) == [] and all(map(alive, pids))
+        assert sorted(reaper.end_marked(mark, known=known, patience_seconds=0.2)) == sorted(pids)
+        assert not any(map(alive, pids))
+    finally:
+        top.stdout.close()
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_another_process_with_the_id_of_one_that_has_ended_is_let_alone(tree, mark):
+    pid = tree(None)[0]
+    assert reaper.end_marked(mark, known=frozenset({reaper.Process(pid, "1")})) == []
+    assert alive(pid)
+
+
 def test_spared_processes_live(tree, mark):
     first, second, third = tree(mark)
     assert sorted(reaper.end_marked(mark, spare=frozenset({first}), patience_seconds=3)) == sorted(
