@@ -67,14 +67,22 @@ def marked(home: Path) -> set[int]:
     return found
 
 
-def none_left(home: Path, seconds: float = 20.0) -> bool:
-    """Whether all processes of the runs with this registry are gone within the time."""
+def left_behind(home: Path, seconds: float = 20.0) -> list[str]:
+    """What still runs of the runs with this registry once the time is over; empty as soon as all is gone."""
     deadline = time.monotonic() + seconds
-    while marked(home):
+    while left := marked(home):
         if time.monotonic() > deadline:
-            return False
+            return [_told(pid) for pid in left]
         time.sleep(0.2)
-    return True
+    return []
+
+
+def _told(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return f"{pid} (parent {process.ppid()}, {process.status()}): {' '.join(process.cmdline())[:200]}"
+    except psutil.Error:
+        return f"{pid} (gone since)"
 
 
 def kill_hard(process: subprocess.Popen) -> None:

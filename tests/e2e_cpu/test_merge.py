@@ -13,7 +13,7 @@ from tests.e2e_cpu.processes import (
     PROJECT,
     descendant,
     kill_hard,
-    none_left,
+    left_behind,
     protege,
     run_to_end,
     steps_in,
@@ -68,11 +68,11 @@ def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
     process = protege("merge", str(config), home=home, log=log)
     wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 3, 3 * START_SECONDS, process, log)
     kill_hard(process)
-    assert none_left(home), "kill -9 left processes behind"
+    assert left_behind(home) == []
     assert not (run / "manifest.json").exists()
 
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
-    assert none_left(home)
+    assert left_behind(home) == []
     text = log.read_text()
     assert "expert math: found in the registry" in text
     check_artefacts(run)
@@ -168,7 +168,7 @@ def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
     assert time.monotonic() - began < 30
     last = [line for line in log.read_text().splitlines() if line.strip()][-1]
     assert "first error:" in last and "Engine" in last, last
-    assert none_left(home)
+    assert left_behind(home) == []
 
 
 def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
@@ -181,14 +181,14 @@ def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
     began = time.monotonic()
     assert process.wait(60) == 1, log.read_text()[-2000:]
     assert time.monotonic() - began < 30
-    assert none_left(home)
+    assert left_behind(home) == []
 
     process = protege("merge", str(config), home=home, log=log)
     time.sleep(25)
     process.send_signal(signal.SIGINT)
     assert process.wait(40) == 130
     assert "continues the run" in log.read_text().splitlines()[-1]
-    assert none_left(home)
+    assert left_behind(home) == []
 
 
 def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_reference(home):
@@ -206,4 +206,4 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert "teacher/code/student_minus_teacher" in line
     assert "teacher/code/implicit_reward" not in line
-    assert none_left(home)
+    assert left_behind(home) == []
