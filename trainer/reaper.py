@@ -1,24 +1,30 @@
 """Ends every process of a run when the run's own process is gone, however it went.
 
-Run as a script: it reads standard input until the pipe closes, which the kernel does even after
+Run as a script: it waits until the pipe on its standard input closes, which the kernel does even after
 `kill -9`, then ends all processes that carry the run's mark in their environment, and their descendants.
 Ray's workers and vLLM's engines inherit the mark, wherever in the process tree they end up; but a process
 that gives itself a title (Ray's agents, vLLM's engine) writes over its environment, and is known by its
-parent alone.
+parent alone. That parent may be gone at once (the kernel kills Ray's raylet with the run's process), so
+descendants are looked up all the time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MARK = "PROTEGE_RUN_MARK"
 """Environment variable that every process of a run inherits."""
+
+LOOK_SECONDS = 2.0
+"""Between two looks at the run's processes; a look reads some files of /proc."""
 
 
 class Process(NamedTuple):
@@ -95,7 +101,7 @@ def end_marked(
     return [process.pid for process in found]
 
 
-def _alive(processes: set[Process]) -> set[Process]:
+def _alive(processes: Iterable[Process]) -> set[Process]:
     table = _process_table()
     return {process for process in processes if table.get(process.pid, (0, ""))[1] == process.started}
 
@@ -117,8 +123,14 @@ def _process_table() -> dict[int, tuple[int, str]]:
     return table
 
 
+def _watch(mark: str) -> frozenset[Process]:
+    """Waits for the end of the pipe on standard input; returns the run's processes as seen just before."""
+    known: frozenset[Process] = frozenset()
+    while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:  # nobody writes: readable is closed
+        known = frozenset(_alive(known | processes_of(mark)))
+    return known
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while sys.stdin.buffer.read(4096):
-        pass
-    end_marked(sys.argv[1])
+    end_marked(sys.argv[1], known=_watch(sys.argv[1]))

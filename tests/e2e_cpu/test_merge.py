@@ -28,7 +28,8 @@ START_SECONDS = 240
 
 def small_config(folder: Path, **changes) -> Path:
     """The quickstart with few steps, rollouts and problems."""
-    expert = {"kind": "rl", "steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2, "learning_rate": 1e-4,
+    # with fewer rollouts it may be that no code answer is right, and the expert learns nothing
+    expert = {"kind": "rl", "steps": 2, "prompts_per_step": 8, "samples_per_prompt": 8, "learning_rate": 1e-4,
               "save_every": 1, "seed": 0}  # fmt: skip
     math = {"kind": "math", "name": "math_heldout", "path": str(DEMO / "math.heldout.jsonl"), "limit": 12}
     code = {"kind": "evalplus", "name": "code_heldout", "path": str(DEMO / "code.heldout.evalplus.jsonl"),

@@ -170,6 +170,27 @@ def test_a_process_known_from_earlier_ends_though_nothing_ties_it_to_the_run_any
             os.kill(pid, signal.SIGKILL)
 
 
+def test_the_guard_remembers_a_descendant_whose_parent_went_first(mark):
+    """The kernel kills Ray's raylet with the run's process, before the guard can look at its children."""
+    guard = reaper.start(mark)
+    top = subprocess.Popen(
+        [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = [int(top.stdout.readline()) for _ in range(2)]
+    try:
+        time.sleep(reaper.LOOK_SECONDS + 1)
+        top.kill()
+        top.wait()
+        guard.stdin.close()
+        assert wait_gone(pids) == []
+    finally:
+        top.stdout.close()
+        guard.wait(timeout=20)
+        for pid in filter(alive, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_another_process_with_the_id_of_one_that_has_ended_is_let_alone(tree, mark):
     pid = tree(None)[0]
     assert reaper.end_marked(mark, known=frozenset({reaper.Process(pid, "1")})) == []
