@@ -11,155 +11,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from configs.benchmarks import Benchmark
+from configs.experts import Expert, ModelExpert
 from configs.objective import DomainObjective, ModelReference, Objective, TeacherBaseReference
+from configs.prompts import Prompts
 from configs.strict import Name, Strict
 
 REWARDS = ("math", "code", "exact", "number")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
 
-BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
-"""Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
-
 BASELINES = ("opd", "average")
 """Baselines that a run can train or compute beside the student."""
-
-
-# --------------------------------------------------------------------------------------- prompts
-
-
-class PromptColumns(Strict):
-    """Where a prompt source keeps what we need; every named column must exist."""
-
-    prompt: str = "prompt"
-    """Column with the prompt: text, or a list of chat messages."""
-    answer: str | None = "answer"
-    """Column with what the reward checks against (a text, a number, or any JSON value)."""
-
-
-class FilePrompts(Strict):
-    """Prompts in a local file: `.jsonl`, `.parquet` or `.csv`."""
-
-    kind: Literal["file"] = "file"
-    path: Path
-    """File; a relative path is read from the config file's folder."""
-    columns: PromptColumns = PromptColumns()
-    """Names of the columns."""
-    limit: PositiveInt | None = None
-    """Use only the first so many rows."""
-
-
-class HubPrompts(Strict):
-    """Prompts in a Hugging Face dataset, from the hub or the local cache."""
-
-    kind: Literal["hub"]
-    path: str
-    """Dataset name, such as `Keven16/G-OPD-Training-Data`."""
-    split: str = "train"
-    """Split to read."""
-    revision: str | None = None
-    """Commit or tag; pin it for a reproducible run."""
-    data_files: str | None = None
-    """File or pattern within the dataset's repository."""
-    columns: PromptColumns = PromptColumns()
-    """Names of the columns; a dot reaches into a nested column (`extra_info.answer`)."""
-    limit: PositiveInt | None = None
-    """Use only the first so many rows."""
-
-
-Prompts = Annotated[FilePrompts | HubPrompts, Field(discriminator="kind")]
-
-
-# --------------------------------------------------------------------------------------- experts
-
-
-class RLExpert(Strict):
-    """An expert built here: GRPO on the domain's prompts, from the same base student."""
-
-    kind: Literal["rl"]
-    steps: PositiveInt = 500
-    """GRPO steps."""
-    prompts_per_step: PositiveInt = 128
-    """Prompts in a step."""
-    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
-    """Rollouts of one prompt: the group that GRPO compares."""
-    learning_rate: PositiveFloat = 1e-6
-    """AdamW's constant learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises linearly to its value."""
-    max_response_tokens: PositiveInt | None = None
-    """Rollout length limit; by default that of `training`."""
-    save_every: PositiveInt = 20
-    """Steps between checkpoints; a stopped build continues from the last one."""
-    seed: int = 42
-    """Seed of prompt order and sampling."""
-
-
-class ModelExpert(Strict):
-    """An expert the user already has: a folder or hub name of a full model."""
-
-    kind: Literal["model"]
-    path: str
-    """Model folder or hub name; must share tokenizer, EOS and chat template with the student."""
-    base: str | None = None
-    """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`."""
-
-
-Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
-
-
-# ------------------------------------------------------------------------------------ benchmarks
-
-
-class StandardBenchmark(Strict):
-    """A published benchmark by name, optionally from a local file."""
-
-    kind: Literal["standard"]
-    name: Literal["aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus"]
-    path: Path | None = None
-    """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
-    limit: PositiveInt | None = None
-    """Use only the first so many problems."""
-
-
-class MathBenchmark(Strict):
-    """The user's own problems with a final answer."""
-
-    kind: Literal["math"]
-    name: Name
-    path: Path
-    """`.jsonl` with one problem a line."""
-    problem_field: str = "prompt"
-    """Field with the problem's text."""
-    answer_field: str = "answer"
-    """Field with the expected answer."""
-    grader: Literal["boxed", "number"] = "boxed"
-    """`boxed`: the last \\boxed{} by math-verify; `number`: the last number in the answer."""
-    suffix: str = ""
-    """Text appended to every problem, such as the instruction to use \\boxed{}."""
-    limit: PositiveInt | None = None
-    """Use only the first so many problems."""
-
-
-class EvalPlusBenchmark(Strict):
-    """A problem file in EvalPlus's format, graded by EvalPlus's own checker (base and plus inputs)."""
-
-    kind: Literal["evalplus"]
-    name: Name
-    path: Path
-    """`.jsonl` or `.jsonl.gz` in HumanEval+ format."""
-    prompt_field: str = "prompt"
-    """Field that is sent to the model as the user's message."""
-    completion: Literal["extract", "append"] = "extract"
-    """`extract`: the model answers with a program (in a fence or bare); `append`: its completion
-    continues the problem's `prompt` (function header)."""
-    limit: PositiveInt | None = None
-    """Use only the first so many problems."""
-
-
-Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]
-
-
-# ----------------------------------------------------------------------------------- whole config
 
 
 class Domain(Strict):

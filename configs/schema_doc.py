@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 HEAD = """# Config reference
 
-Written from `configs/schema.py` by `python -m configs.schema_doc`; `config.schema.json` is the same for
+Written from the types in `configs/` by `python -m configs.schema_doc`; `config.schema.json` is the same for
 editors. Unknown keys are refused. A relative path is read from the config file's folder; a model is a
 local folder if it is written as a path (`./`, `../`, `/`, `~`) or is found from there, else a hub name.
 `--set a.b.c=value` overrides any key, lists by position (`domains.math.benchmarks.0.limit=5`).

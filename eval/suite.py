@@ -19,8 +19,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from configs.benchmarks import Benchmark
 from configs.load import ConfigError
-from configs.schema import Benchmark, Evaluation, Hardware
+from configs.schema import Evaluation, Hardware
 from eval.benchmarks import BenchmarkTask, open_benchmark
 from eval.engine_weights import ENGINE_FILES
 from eval.generate import Generator

@@ -127,7 +127,7 @@ found = {"platform": current_platform.device_type, "plugin": plugin,
 
 def evalplus_grader() -> str:
     """EvalPlus's checker passes a right program and fails a wrong one."""
-    from configs.schema import EvalPlusBenchmark
+    from configs.benchmarks import EvalPlusBenchmark
     from eval.benchmarks import open_benchmark
     from eval.records import Completion
 

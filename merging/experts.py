@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from configs.experts import RLExpert
 from configs.load import registry_root
-from configs.schema import RLExpert
 from merging.preflight import Preflight
 from merging.progress import bar, say
 from merging.run_folder import RunFolder

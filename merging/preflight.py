@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.experts import ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
-from configs.schema import MergeConfig, ModelExpert, RLExpert
+from configs.schema import MergeConfig
 from merging.lengths import longest_prompts
 from merging.lock import check_free
 from merging.names import REFERENCE

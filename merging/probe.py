@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.experts import ModelExpert
 from configs.load import ConfigError, LoadedConfig, registry_root
-from configs.schema import ModelExpert
 
 if TYPE_CHECKING:
     from configs.schema import MergeConfig

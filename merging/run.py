@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.experts import ModelExpert
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
-from configs.schema import ModelExpert
 from merging.lock import RunLock
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
-from configs.schema import FilePrompts, HubPrompts, MergeConfig
+from configs.prompts import FilePrompts, HubPrompts
+from configs.schema import MergeConfig
 
 SOURCES: dict[str, str] = {
     "file": "routing.sources:read_file",

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.schema import MergeConfig, RLExpert
+from configs.experts import RLExpert
+from configs.schema import MergeConfig
 from routing.dataset import write_parquet
 from routing.mix import schedule
 from routing.routers import RoutedPrompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from configs.schema import Benchmark
+from configs.benchmarks import Benchmark
 from eval.benchmarks.task import BenchmarkTask, self_check
 
 __all__ = ["STANDARD", "BenchmarkTask", "open_benchmark", "self_check"]

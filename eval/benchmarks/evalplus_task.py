@@ -10,8 +10,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from configs.benchmarks import EvalPlusBenchmark, StandardBenchmark
 from configs.load import ConfigError
-from configs.schema import EvalPlusBenchmark, StandardBenchmark
 from eval.benchmarks import evalplus_grading, evalplus_worker
 from eval.benchmarks.evalplus_grading import EvalPlusGrading
 from eval.benchmarks.task import (

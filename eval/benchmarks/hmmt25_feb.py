@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.schema import StandardBenchmark
+from configs.benchmarks import StandardBenchmark
 from eval.benchmarks.math_task import HubSource, open_published
 from eval.benchmarks.task import BenchmarkTask
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from configs.benchmarks import MathBenchmark, StandardBenchmark
 from configs.load import ConfigError
-from configs.schema import MathBenchmark, StandardBenchmark
 from eval import graders
 from eval.benchmarks.task import (
     BenchmarkTask,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import schema
+from configs import benchmarks
+from configs.benchmarks import EvalPlusBenchmark, MathBenchmark, StandardBenchmark
 from configs.load import ConfigError
-from configs.schema import EvalPlusBenchmark, MathBenchmark, StandardBenchmark
 from eval.benchmarks import KINDS, STANDARD, open_benchmark, self_check
 from eval.benchmarks import evalplus_grading as grading_module
 from eval.records import Completion, Verdict
@@ -85,7 +85,7 @@ def finished(text):
 
 
 def test_every_declared_benchmark_is_implemented():
-    assert set(STANDARD) == set(schema.BENCHMARKS) == set(FILES)
+    assert set(STANDARD) == set(benchmarks.BENCHMARKS) == set(FILES)
     assert set(KINDS) == {"math", "evalplus"}
 
 

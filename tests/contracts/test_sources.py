@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from configs.load import ConfigError
-from configs.schema import FilePrompts, HubPrompts, PromptColumns
+from configs.prompts import FilePrompts, HubPrompts, PromptColumns
 from routing.sources import SOURCES, load_prompts
 
 Rows = list[dict[str, Any]]

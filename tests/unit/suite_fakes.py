@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import Evaluation, Hardware, MathBenchmark
+from configs.benchmarks import MathBenchmark
+from configs.schema import Evaluation, Hardware
 from eval import suite
 from eval.benchmarks import BenchmarkTask
 from eval.records import Completion, Grade, Problem, Sample, Verdict

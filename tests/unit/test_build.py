@@ -54,7 +54,7 @@ def test_every_part_of_the_recipe_changes_the_id(student, change):
 
 
 def test_no_part_of_the_recipe_is_forgotten():
-    from configs.schema import RLExpert
+    from configs.experts import RLExpert
 
     changed = {next(iter(change)) for change in RECIPE_CHANGES}
     assert changed == RLExpert.model_fields.keys() - {"kind", "save_every"}

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from configs import schema_doc
+from configs.experts import RLExpert
 from configs.load import ConfigError, load_config, registry_root
-from configs.schema import RLExpert
 
 GOOD = """\
 name: demo

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs.load import ConfigError
-from configs.schema import FilePrompts, LabelRouting, MergeConfig
+from configs.prompts import FilePrompts
+from configs.schema import LabelRouting, MergeConfig
 from routing import overlap
 from routing.dataset import write_parquet
 from routing.mix import balance, by_domain, schedule

@@ -1,0 +1,62 @@
+"""Where models are compared, as declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from configs.strict import Name, Strict
+
+BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
+"""Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
+
+
+class StandardBenchmark(Strict):
+    """A published benchmark by name, optionally from a local file."""
+
+    kind: Literal["standard"]
+    name: Literal["aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus"]
+    path: Path | None = None
+    """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+class MathBenchmark(Strict):
+    """The user's own problems with a final answer."""
+
+    kind: Literal["math"]
+    name: Name
+    path: Path
+    """`.jsonl` with one problem a line."""
+    problem_field: str = "prompt"
+    """Field with the problem's text."""
+    answer_field: str = "answer"
+    """Field with the expected answer."""
+    grader: Literal["boxed", "number"] = "boxed"
+    """`boxed`: the last \\boxed{} by math-verify; `number`: the last number in the answer."""
+    suffix: str = ""
+    """Text appended to every problem, such as the instruction to use \\boxed{}."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+class EvalPlusBenchmark(Strict):
+    """A problem file in EvalPlus's format, graded by EvalPlus's own checker (base and plus inputs)."""
+
+    kind: Literal["evalplus"]
+    name: Name
+    path: Path
+    """`.jsonl` or `.jsonl.gz` in HumanEval+ format."""
+    prompt_field: str = "prompt"
+    """Field that is sent to the model as the user's message."""
+    completion: Literal["extract", "append"] = "extract"
+    """`extract`: the model answers with a program (in a fence or bare); `append`: its completion
+    continues the problem's `prompt` (function header)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+
+
+Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]

@@ -1,0 +1,44 @@
+"""Who teaches a domain, as declared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from configs.strict import Strict
+
+
+class RLExpert(Strict):
+    """An expert built here: GRPO on the domain's prompts, from the same base student."""
+
+    kind: Literal["rl"]
+    steps: PositiveInt = 500
+    """GRPO steps."""
+    prompts_per_step: PositiveInt = 128
+    """Prompts in a step."""
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """Rollouts of one prompt: the group that GRPO compares."""
+    learning_rate: PositiveFloat = 1e-6
+    """AdamW's constant learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value."""
+    max_response_tokens: PositiveInt | None = None
+    """Rollout length limit; by default that of `training`."""
+    save_every: PositiveInt = 20
+    """Steps between checkpoints; a stopped build continues from the last one."""
+    seed: int = 42
+    """Seed of prompt order and sampling."""
+
+
+class ModelExpert(Strict):
+    """An expert the user already has: a folder or hub name of a full model."""
+
+    kind: Literal["model"]
+    path: str
+    """Model folder or hub name; must share tokenizer, EOS and chat template with the student."""
+    base: str | None = None
+    """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`."""
+
+
+Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
