@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.strict import Strict
+
+AUTO = "auto"
+"""Lambda is what `protege probe` finds best."""
+
+PAPER_REWARD_SCALE = 1.25
+"""The paper's lambda (arXiv 2602.12125)."""
+
+
+def _number_or_auto(value: object) -> object:
+    """One message for both alternatives, where pydantic would give one for each."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == AUTO or (is_number and value >= 0):
+        return value
+    raise ValueError(f"expected a number of at least 0, or `auto`; got {value!r}")
+
+
+RewardScale = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], BeforeValidator(_number_or_auto)]
 
 
 class SampledEstimator(Strict):
@@ -62,8 +79,10 @@ Reference = Annotated[StudentReference | TeacherBaseReference | ModelReference, 
 class Objective(Strict):
     """G-OPD: maximise lambda*log(teacher/reference) - KL(student || reference) (arXiv 2602.12125)."""
 
-    reward_scale: Annotated[float, Field(ge=0)] = 1.25
-    """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates."""
+    reward_scale: RewardScale = PAPER_REWARD_SCALE
+    """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates. `auto` tries
+    those of `probe.reward_scales` before the merge and takes each domain's best, or 1.25 where none is better
+    beyond noise."""
     reward_scale_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which lambda moves linearly from 1 (plain distillation) to its value; 0: no warm-up."""
     reference: Reference = StudentReference(kind="student")
@@ -92,7 +111,20 @@ class Objective(Strict):
 class DomainObjective(Strict):
     """What a domain overrides in the objective."""
 
-    reward_scale: Annotated[float, Field(ge=0)] | None = None
-    """Lambda for this domain's prompts; by default the global one."""
+    reward_scale: RewardScale | None = None
+    """Lambda (or `auto`) for this domain's prompts; by default the global one."""
     weight: PositiveFloat = 1.0
     """Factor of this domain's token losses, where one domain should count more."""
+
+
+class Probe(Strict):
+    """What `protege probe` and `reward_scale: auto` sample from the objective's known optimum."""
+
+    reward_scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        0.0, 0.5, 1.0, 1.25, 1.5, 2.0,
+    )  # fmt: skip
+    """Lambdas that are tried; `auto` tries 1.25 in any case."""
+    prompts: PositiveInt = 100
+    """Prompts of each domain: of its `validation`, else of its training prompts."""
+    samples_per_prompt: PositiveInt = 4
+    """Answers to each prompt at each lambda."""

@@ -6,6 +6,7 @@ package imports no torch, so a config is parsed and refused before anything heav
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.benchmarks import Benchmark
 from configs.experts import Expert, ModelExpert
-from configs.objective import DomainObjective, ModelReference, Objective, TeacherBaseReference
+from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.prompts import Prompts
 from configs.strict import Name, Strict
 
@@ -37,8 +38,8 @@ class Domain(Strict):
     benchmarks: tuple[Benchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
     validation: Prompts | None = None
-    """Prompts with answers that nothing trains on, for `protege probe`; by default it takes training
-    prompts."""
+    """Prompts with answers that nothing trains on, for `protege probe` and `reward_scale: auto`; by default
+    they take training prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
 
@@ -157,6 +158,8 @@ class MergeConfig(Strict):
     """How a prompt finds its teacher."""
     objective: Objective = Objective()
     """What is maximised."""
+    probe: Probe = Probe()
+    """How lambda is probed, by `protege probe` and for `objective.reward_scale: auto`."""
     training: Training = Training()
     """How the student is trained."""
     scorer: Scorer = Scorer()
@@ -235,11 +238,21 @@ class MergeConfig(Strict):
             return expert.base
         return self.student
 
-    def reward_scale_of(self, domain: str) -> float:
-        """Lambda that holds for this domain's prompts once it is warmed up."""
+    def reward_scale_of(self, domain: str) -> float | None:
+        """Lambda that holds for this domain's prompts once warmed up; None for an `auto` not yet chosen."""
         override = self.domains[domain].objective
         own = None if override is None else override.reward_scale
-        return self.objective.reward_scale if own is None else own
+        declared = self.objective.reward_scale if own is None else own
+        return None if declared == AUTO else declared
+
+    def with_reward_scales(self, chosen: Mapping[str, float]) -> MergeConfig:
+        """The same with these lambdas in place of `auto`, by domain."""
+        domains = dict(self.domains)
+        for name, scale in chosen.items():
+            objective = domains[name].objective or DomainObjective()
+            own = objective.model_copy(update={"reward_scale": scale})
+            domains[name] = domains[name].model_copy(update={"objective": own})
+        return self.model_copy(update={"domains": domains})
 
     def reward_scale_at(self, domain: str, step: int) -> float:
         """Lambda of this domain's prompts in a step (counted from 1)."""

@@ -71,6 +71,8 @@ class Line:
     y: Sequence[float]
     colour: int = 0
     dash: int = 0
+    whiskers: Sequence[tuple[float, float]] = ()
+    """Lower and upper end of every value's interval, if it has one."""
 
 
 def _styled(draw: Callable[..., str]) -> Callable[..., str]:
@@ -124,8 +126,11 @@ def dot_plot(key: str, points: Sequence[Point], x_label: str, title: str, desc: 
 
 
 @_styled
-def line_plot(key: str, lines: Sequence[Line], y_label: str, title: str, desc: str) -> str:
-    """Metrics against the training step; every line has its own marker, dash and legend entry."""
+def line_plot(
+    key: str, lines: Sequence[Line], y_label: str, title: str, desc: str, x_label: str = "step"
+) -> str:
+    """Metrics against the training step (or whatever `x_label` says); every line has its own marker, dash and
+    legend entry."""
     legend_rows = (len(lines) + 1) // 2 if len(lines) > 1 else 0
     figure, axes = _figure(height=205 + 17 * legend_rows)
     for line in lines:
@@ -140,9 +145,14 @@ def line_plot(key: str, lines: Sequence[Line], y_label: str, title: str, desc: s
             markevery=max(1, len(line.x) // 6),
             label=_short(line.label),
         )
-    axes.set_xlabel("step")
+        if line.whiskers:
+            lows, highs = zip(*line.whiskers, strict=True)
+            axes.vlines(
+                line.x, lows, highs, color=SERIES[line.colour % len(SERIES)], linewidth=1.0, alpha=0.6
+            )
+    axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=x_label == "step")
     if legend_rows:
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, labelcolor=INK,

@@ -143,9 +143,11 @@ def route(
     found = collect_prompts(cfg)
     groups = by_domain(route_prompts(found.prompts, cfg.routing, list(cfg.domains)))
     smallest = min(map(len, groups.values()))
+    declared = {name: cfg.reward_scale_of(name) for name in cfg.domains}
+    scales = {name: "auto" if scale is None else f"{scale:g}" for name, scale in declared.items()}
     for name in cfg.domains:
         used = smallest if cfg.routing.balance else len(groups[name])
-        typer.echo(f"{name}: {len(groups[name])} prompts, {used} used, lambda {cfg.reward_scale_of(name):g}")
+        typer.echo(f"{name}: {len(groups[name])} prompts, {used} used, lambda {scales[name]}")
         for item in groups[name][:examples]:
             text = " ".join(item.prompt.text.split())
             text = text if len(text) <= 100 else text[:97] + "..."
@@ -208,10 +210,15 @@ def probe(
     overrides: Overrides = None,
     run_dir: RunDir = None,
     reward_scale: Annotated[
-        str, typer.Option("--reward-scale", metavar="A,B,...", help="Lambdas to try.")
-    ] = "0,0.5,1,1.25,1.5,2",
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each domain.")] = 100,
-    samples: Annotated[int, typer.Option(min=1, help="Answers to each prompt.")] = 4,
+        str | None,
+        typer.Option("--reward-scale", metavar="A,B,...", help="Lambdas to try, instead of the config's."),
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Prompts of each domain, instead of the config's.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Answers to each prompt, instead of the config's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Accuracy against lambda, sampled from the objective's known optimum before anything is merged."""
@@ -221,7 +228,7 @@ def probe(
     from merging.probe import probe as run_probe
     from merging.probe import table_row
 
-    scales = _numbers(reward_scale)
+    scales = None if reward_scale is None else _numbers(reward_scale)
     show = (lambda result: None) if as_json else (lambda result: typer.echo(table_row(result)))
     results = run_probe(loaded, _run_dir(loaded, run_dir), scales, prompts, samples, show)
     if as_json:

@@ -8,9 +8,11 @@ from statistics import median
 from typing import Any
 
 from configs.load import LoadedConfig, registry_root
+from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
 from merging.exopd import references
 from merging.preflight import Preflight, preflight
+from merging.reward_scales import probe_file, with_chosen
 
 TRAINING_BYTES = 16
 """Bytes a parameter while training in float32: weights, gradient, two Adam moments."""
@@ -57,13 +59,16 @@ class MergePlan:
 
 def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = None) -> MergePlan:
     """The plan of `protege merge` with this config into this folder; raises ConfigError like it."""
-    config = loaded.config
     found = found or preflight(loaded, run_dir)
+    config = with_chosen(loaded.config, run_dir)
+    automatic = [name for name in config.domains if config.reward_scale_of(name) is None]
+    config = config.with_reward_scales(dict.fromkeys(automatic, PAPER_REWARD_SCALE))
     passes = {name: 1 if config.reward_scale_of(name) == 1.0 else 2 for name in config.domains}
     parameters = found.fingerprints["student"].parameters
     number_bytes = 4 if config.hardware.device == "cpu" else 2
     stages = [
         *_expert_stages(config, found),
+        *_probe_stages(automatic, run_dir),
         *_training_stages(config, run_dir),
         *_last_stages(config, run_dir),
     ]
@@ -80,6 +85,10 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
             "every teacher and reference has the student's size",
             "times are the median step of experts built here from this base, scaled by rollouts; "
             "none is shown where nothing was measured",
+            *(
+                [f"{', '.join(automatic)}: lambda is chosen by the probe; counted as two passes"]
+                * bool(automatic)
+            ),
         ),
     )
 
@@ -108,6 +117,13 @@ def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:
             PlannedStage(name, _progress(done), left, rollouts, 0, _seconds(config, registry, rollouts))
         )
     return stages
+
+
+def _probe_stages(automatic: list[str], run_dir: Path) -> list[PlannedStage]:
+    """`automatic` are the domains whose lambda a probe has yet to choose."""
+    if automatic:
+        return [PlannedStage("probe", "to do")]
+    return [PlannedStage("probe", "done")] if probe_file(run_dir).exists() else []
 
 
 def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:

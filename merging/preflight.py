@@ -18,6 +18,7 @@ from configs.schema import MergeConfig
 from merging.lengths import longest_prompts
 from merging.lock import check_free
 from merging.names import REFERENCE
+from merging.probe import check_prompts
 from routing.overlap import Overlap
 from routing.routers import RoutedPrompt
 from teachers.fingerprint import ModelFingerprint
@@ -117,6 +118,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         duplicates = prompts.duplicates
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
         _check_answers(config, routed)
+        check_prompts(config, routed)
     overlaps = _benchmarks(config, routed, problems)
     longest: dict[str, int] = {}
     student = fingerprints.get("student")

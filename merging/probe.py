@@ -8,8 +8,8 @@ leads a student in the limit, not what a training of some steps reaches.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,10 @@ from configs.load import ConfigError, LoadedConfig, registry_root
 if TYPE_CHECKING:
     from configs.schema import MergeConfig
     from merging.preflight import Preflight
+    from routing.routers import RoutedPrompt
     from routing.sources import Prompt
+
+OnResult = Callable[["ProbeResult"], None]
 
 
 @dataclass(frozen=True)
@@ -37,57 +40,92 @@ class ProbeResult:
     length: float
     """Mean tokens of an answer."""
     finish_rate: float
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    """Reward of every answer, by prompt."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "interval": list(self.interval)}
+        """Plain values; `scores` are left out."""
+        values = {key: value for key, value in vars(self).items() if key != "scores"}
+        return {**values, "interval": list(self.interval)}
 
 
 def probe(
     loaded: LoadedConfig,
     run_dir: Path,
-    reward_scales: Sequence[float],
-    prompts_per_domain: int,
-    samples_per_prompt: int,
-    on_result: Callable[[ProbeResult], None] = lambda result: None,
+    reward_scales: Sequence[float] | None = None,
+    prompts_per_domain: int | None = None,
+    samples_per_prompt: int | None = None,
+    on_result: OnResult = lambda result: None,
 ) -> list[ProbeResult]:
     """Samples from the optimum of every domain at every lambda and judges by the domain's reward.
 
-    Prompts are those of `domains.<name>.validation`, else training prompts; at most `prompts_per_domain`, the
-    same for every lambda, as are the random numbers. Raises ConfigError for an expert that is not built.
+    What is not given is the config's `probe`. Raises ConfigError for an expert that is not built.
+    """
+    from merging.preflight import preflight
+
+    found = preflight(loaded, run_dir)
+    config = found.with_folders(loaded.config)
+    given = {
+        "reward_scales": reward_scales,
+        "prompts": prompts_per_domain,
+        "samples_per_prompt": samples_per_prompt,
+    }
+    settings = {key: value for key, value in given.items() if value is not None}
+    config = config.model_copy(update={"probe": config.probe.model_copy(update=settings)})
+    teachers = {name: _teacher(config, found, name) for name in config.domains}
+    return sample_optima(config, found.routed, teachers, config.probe.reward_scales, on_result)
+
+
+def sample_optima(
+    config: MergeConfig,
+    routed: Sequence[RoutedPrompt],
+    teachers: Mapping[str, str],
+    reward_scales: Sequence[float],
+    on_result: OnResult = lambda result: None,
+) -> list[ProbeResult]:
+    """One result for each of the teachers' domains (domain to model folder) and each lambda.
+
+    `config` names models by folder. Prompts are those of `domains.<name>.validation`, else training prompts;
+    at most `probe.prompts`, the same for every lambda, as are the random numbers. Raises ConfigError for a
+    domain without answered prompts.
     """
     from merging.exopd import references as reference_models
     from merging.exopd import scorer_dtype
-    from merging.preflight import preflight
     from teachers.mixture import MixtureDecoder
 
-    found = preflight(loaded, run_dir)
-    config = loaded.config
-    prompts = {name: _prompts(config, found, name, prompts_per_domain) for name in config.domains}
-    teachers = {name: _teacher(config, found, name) for name in config.domains}
-    names, references = reference_models(found.with_folders(config))
-    decoder = MixtureDecoder({**references, **teachers}, config.hardware.device, scorer_dtype(config))
-    tokenizer, end_ids = _tokenizer(found.student)
+    prompts = {name: _prompts(config, routed, name, config.probe.prompts) for name in teachers}
+    names, references = reference_models(config)
+    read = {names[domain] for domain in teachers}
+    models = {name: path for name, path in references.items() if name in read} | dict(teachers)
+    decoder = MixtureDecoder(models, config.hardware.device, scorer_dtype(config))
+    tokenizer, end_ids = _tokenizer(Path(config.student))
     results = []
-    for domain in config.domains:
+    for domain in teachers:
         for scale in reward_scales:
             answers = _answers(
                 config, decoder, tokenizer, end_ids, (domain, names[domain]), prompts[domain], scale,
-                samples_per_prompt,
+                config.probe.samples_per_prompt,
             )  # fmt: skip
             results.append(_result(config, domain, scale, prompts[domain], answers, tokenizer))
             on_result(results[-1])
     return results
 
 
-def _prompts(config: MergeConfig, found: Preflight, domain: str, most: int) -> list[Prompt]:
+def check_prompts(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
+    """Raises ConfigError for a domain whose `auto` lambda has no answered prompt to be probed with."""
+    for domain in config.domains:
+        if config.reward_scale_of(domain) is None:
+            _prompts(config, routed, domain, 1)
+
+
+def _prompts(config: MergeConfig, routed: Sequence[RoutedPrompt], domain: str, most: int) -> list[Prompt]:
     from routing.sources import load_prompts
 
     source = config.domains[domain].validation
     if source is not None:
         prompts = load_prompts(source, domain, label_field=config.routing.field)
     else:
-        prompts = [item.prompt for item in found.routed if item.domain == domain]
+        prompts = [item.prompt for item in routed if item.domain == domain]
     answered = [prompt for prompt in prompts if prompt.answer is not None]
     if not answered:
         raise ConfigError(
@@ -104,9 +142,7 @@ def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
 
     if isinstance(config.domains[domain].expert, ModelExpert):
         return found.fingerprints[domain].path
-    record = find_expert(
-        Registry(registry_root(config.registry)), orders(found.with_folders(config), found)[domain]
-    )
+    record = find_expert(Registry(registry_root(config.registry)), orders(config, found)[domain])
     if record is None:
         raise ConfigError(
             f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it"
@@ -173,6 +209,7 @@ def _result(config, domain, scale, prompts, answers, tokenizer) -> ProbeResult:
         answers=len(every),
         length=sum(answer.tokens for answer in every) / len(every),
         finish_rate=sum(answer.finished for answer in every) / len(every),
+        scores={prompt: tuple(values) for prompt, values in scores.items()},
     )
 
 

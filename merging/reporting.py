@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import registry_root
+from merging.reward_scales import read_choices
 from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
@@ -24,6 +25,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
     """Writes `report.{md,html,json}`, the student's model card, and `manifest.json` last."""
     from eval.model_card import write_model_card
     from eval.report.data import build, from_samples
+    from eval.report.probed import from_json
     from eval.report.render import write_report
 
     config = folder.config
@@ -44,6 +46,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
             provenance=_provenance(folder, teachers),
             notes=_notes(folder),
+            probed=from_json(read_choices(folder.path)),
         )
         files = write_report(data, folder.path)
         write_model_card(folder.student, json.loads(files["json"].read_text(encoding="utf-8")), text)

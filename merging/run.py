@@ -13,6 +13,7 @@ from merging.lock import RunLock
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
 from merging.progress import bar, merge_text, say
+from merging.reward_scales import choose_reward_scales
 from merging.run_folder import RunFolder
 from routing.routers import RoutedPrompt
 from trainer.files import write_json
@@ -45,6 +46,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
             say(f"note: {note}")
         with folder.measured.watching_memory(), _Cluster(folder) as cluster:
             teachers = _experts(folder, found, cluster)
+            folder = choose_reward_scales(folder, teachers, found.routed)
             _prompts(folder, found)
             _train_student(folder, teachers, cluster)
             _train_baselines(folder, teachers, cluster)

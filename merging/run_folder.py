@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs.load import ConfigError, LoadedConfig, load_config
+from configs.objective import AUTO
 from configs.schema import MergeConfig
 from merging.measure import Measured
 from trainer.files import write_json, write_text
@@ -47,7 +48,9 @@ class RunFolder:
         if loaded.path != stored.absolute():  # `eval` and `report` start from the folder itself
             write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
         write_text(stored, yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-        return cls(path, found.with_folders(loaded.config), Measured(path))
+        from merging.reward_scales import with_chosen
+
+        return cls(path, with_chosen(found.with_folders(loaded.config), path), Measured(path))
 
     @property
     def prompts_file(self) -> Path:
@@ -150,14 +153,19 @@ def _overrides_note(loaded: LoadedConfig) -> str:
 
 
 def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any]) -> None:
-    differing = [
-        key for key in new if key not in LATER_SECTIONS and not _same(key, stored.get(key), new[key])
-    ]
+    later = LATER_SECTIONS if _reads_probe(new) else (*LATER_SECTIONS, "probe")
+    differing = [key for key in new if key not in later and not _same(key, stored.get(key), new[key])]
     if differing:
         raise ConfigError(
             f"run folder {path}: holds another merge (differs in: {', '.join(differing)}); "
             "choose another --run-dir, or delete the folder"
         )
+
+
+def _reads_probe(config: dict[str, Any]) -> bool:
+    """Whether a lambda, and so the student, depends on the probe."""
+    objectives = [config["objective"], *(domain["objective"] or {} for domain in config["domains"].values())]
+    return any(objective.get("reward_scale") == AUTO for objective in objectives)
 
 
 def _same(key: str, stored: Any, new: Any) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from eval.report.disagreements import Disagreements, find_disagreements
+from eval.report.probed import ProbedDomain
 
 if TYPE_CHECKING:
     from eval.records import Sample
@@ -144,6 +145,8 @@ class ReportData:
     """Reward scale of each domain."""
     routing: Mapping[str, int] = field(default_factory=dict)
     """Training prompts of each domain."""
+    probed: tuple[ProbedDomain, ...] = ()
+    """Domains whose reward scale was chosen by a probe."""
 
     @property
     def student(self) -> ModelRow:
@@ -337,6 +340,7 @@ def build(
     peak_memory_bytes: int | None,
     provenance: Mapping[str, str],
     notes: Sequence[str] = (),
+    probed: Sequence[ProbedDomain] = (),
 ) -> ReportData:
     """The report's data: what is given, and the verdicts and limits that follow from it."""
     from eval.report import limits, wording  # both read this module's records
@@ -361,5 +365,6 @@ def build(
         notes=tuple(notes),
         objective=objective,
         routing=routing,
+        probed=tuple(probed),
     )
     return replace(data, limits=tuple(limits.limits_of(data)))

@@ -58,6 +58,43 @@ def curve_figures(found: Sequence[Panel], domains: Sequence[str]) -> list[Figure
     return figures
 
 
+def probe_figure(data: ReportData) -> Figure | None:
+    """Accuracy of the optimum against lambda, and the trained student's at the lambda that was taken."""
+    if not data.probed:
+        return None
+    lines, said = [], []
+    for probed in data.probed:
+        colour = data.domains.index(probed.domain)
+        lines.append(
+            plots.Line(
+                probed.domain,
+                [point.reward_scale for point in probed.points],
+                [100 * point.accuracy for point in probed.points],
+                colour,
+                whiskers=[(100 * point.lo, 100 * point.hi) for point in probed.points],
+            )
+        )
+        said += [
+            f"{probed.domain} at lambda {p.reward_scale:g}: {_said((p.accuracy, p.lo, p.hi))}"
+            for p in probed.points
+        ]
+        info = primary_benchmark(data.benchmarks, probed.domain)
+        score = data.student.scores.get(info.name) if info else None
+        if _is_judged(score):
+            x, (value, lo, hi) = probed.reward_scale, _estimate(score)
+            label = f"student on {wording.benchmark_label(info)}"
+            whiskers = [(100 * lo, 100 * hi)]
+            lines.append(plots.Line(label, [x], [100 * value], colour, dash=1, whiskers=whiskers))
+            said.append(f"{label}, trained at lambda {x:g}: {_said((value, lo, hi))}")
+    title = "Accuracy of the objective's optimum against lambda"
+    svg = plots.line_plot("probe", lines, "accuracy (%)", title, "; ".join(said), "reward scale lambda")
+    caption = (
+        f"{title}, on the probe's prompts, beside the trained student on its benchmark (other problems). "
+        "Whiskers: 95% intervals."
+    )
+    return Figure(svg, caption)
+
+
 def time_figure(wall_seconds: Mapping[str, float]) -> Figure | None:
     """Wall time by stage, None where no stage was timed."""
     if not wall_seconds:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.report import figures, wording
+from eval.report import figures, probed, wording
 from eval.report.curves import Series, panels
 from eval.report.data import ComparisonRow, ModelRow, ReportData, Score
 
@@ -85,6 +85,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
             for d in data.disagreements
         },
         "objective": {"reward_scale": dict(data.objective)},
+        "probe": probed.to_json(data.probed),
         "routing": dict(data.routing),
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
@@ -154,6 +155,7 @@ def to_html(data: ReportData) -> str:
             css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
             accuracy_figures=figures.accuracy_figures(data),
             curve_figures=figures.curve_figures(found, data.domains),
+            probe_figure=figures.probe_figure(data),
             time_figure=figures.time_figure(data.wall_seconds),
         )
     )
