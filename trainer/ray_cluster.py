@@ -11,10 +11,14 @@ from pathlib import Path
 
 from configs.schema import Hardware
 from trainer import reaper
+from trainer.errors import RunFailed
 from trainer.fork_server import ForkServer
 
 LOGICAL_CPUS = 64
 """Ray slots on a CPU machine: they order who may start, and do not stand for cores."""
+
+START_TIMEOUT = "timed out during startup"
+"""Part of Ray's message where its own processes took longer than it waits."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> It
             import ray
 
             try:
-                _start(ray, hardware, environment, logical_gpus, server)
+                _start(ray, hardware, environment, logical_gpus, server, frozenset({os.getpid(), guard.pid}))
                 logs = Path(ray._private.worker._global_node.get_logs_dir_path())
                 yield RayCluster(logs=logs, mark=mark)
             finally:
@@ -89,7 +93,12 @@ def _fork_server(hardware: Hardware, metrics_root: Path) -> AbstractContextManag
 
 
 def _start(
-    ray, hardware: Hardware, environment: dict[str, str], logical_gpus: int, server: ForkServer | None
+    ray,
+    hardware: Hardware,
+    environment: dict[str, str],
+    logical_gpus: int,
+    server: ForkServer | None,
+    spare: frozenset[int],
 ) -> None:
     runtime: dict[str, object] = {"env_vars": environment}
     if server is not None:
@@ -97,12 +106,29 @@ def _start(
     quiet = {"log_to_driver": False, "logging_level": "error", "runtime_env": runtime}
     if hardware.ray_address is not None:
         ray.init(address=hardware.ray_address, **quiet)
-    elif hardware.device == "cpu":
-        ray.init(num_cpus=LOGICAL_CPUS, num_gpus=logical_gpus, include_dashboard=False, **quiet)
     else:
-        ray.init(include_dashboard=False, **quiet)
+        devices = {"num_cpus": LOGICAL_CPUS, "num_gpus": logical_gpus} if hardware.device == "cpu" else {}
+        _init(ray, environment[reaper.MARK], spare, include_dashboard=False, **devices, **quiet)
     if server is not None:
         server.launch(_read_at_import(ray))
+
+
+def _init(ray, mark: str, spare: frozenset[int], **options) -> None:
+    """Ray gives itself 30 s to start, which a machine busy with other work may not make: one more try.
+
+    Raises RunFailed if that fails too.
+    """
+    try:
+        ray.init(**options)
+    except Exception as first:
+        if START_TIMEOUT not in str(first):
+            raise
+        ray.shutdown()
+        reaper.end_marked(mark, spare=spare, patience_seconds=1)
+        try:
+            ray.init(**options)
+        except Exception as second:
+            raise RunFailed(f"Ray did not start, in two tries: {second}") from second
 
 
 def _read_at_import(ray) -> dict[str, str]:
