@@ -30,7 +30,13 @@ def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
         stdout=log.open("a"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_hear_interrupts,
     )
+
+
+def _hear_interrupts() -> None:
+    """A shell lets its background jobs ignore Ctrl-C; the tests may be one, what they start is not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_to_end(*arguments: str, home: Path, log: Path, timeout: float) -> int:
