@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from configs.guards import Alarms
 from configs.strict import Strict
 
 AUTO = "auto"
@@ -98,6 +99,9 @@ class Objective(Strict):
     """Guard: before the first update the student is the reference, so trainer and scorer must read the same
     log-probabilities. A mean |S - B| above this in step 1 (nats a token) ends the run: tokens are misaligned,
     or the reference is another model. Not checked where no domain's reference is scored (lambda 1)."""
+
+    alarms: Alarms = Alarms()
+    """Guards on the answers' length and end while the student trains."""
 
     @model_validator(mode="before")
     @classmethod

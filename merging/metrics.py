@@ -79,6 +79,8 @@ def _teacher_means(
     if scored_reference:
         means["implicit_reward"] = sums["implicit_reward"] / tokens
         means["student_reference_distance"] = sums["student_reference_distance"] / tokens
+    if sums.get("finished") and "end_teacher_logp" in sums:
+        means["teacher_end_logp"] = sums["end_teacher_logp"] / sums["finished"]
     for name, key in OPTIONAL_MEANS.items():
         if key in sums:
             means[name] = sums[key] / tokens

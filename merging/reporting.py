@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import registry_root
+from merging.alarms import read_alarms
+from merging.distil import OPD
 from merging.reward_scales import read_choices
 from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
@@ -100,7 +102,10 @@ def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 
 def _notes(folder: RunFolder) -> list[str]:
     dropped = folder.counts()["duplicates_dropped"]
-    return [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
+    notes = [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
+    for name, work in (("merge", folder.train), ("baseline opd", folder.path / OPD)):
+        notes += [f"{name}, {alarm.sentence}" for alarm in read_alarms(work)]
+    return notes
 
 
 def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from configs.experts import ModelExpert
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
+from merging.distil import Distillation
 from merging.lock import RunLock
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
-from merging.progress import bar, merge_text, say
+from merging.progress import bar, say
 from merging.reward_scales import choose_reward_scales
 from merging.run_folder import RunFolder
 from routing.routers import RoutedPrompt
@@ -137,7 +138,9 @@ def _train_student(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster
         say("merge: found done")
         return
     with folder.measured.stage("merge"):
-        _distil(folder, teachers, cluster, "merge", folder.prompts_file, folder.train, folder.student)
+        Distillation(folder, teachers, "merge", folder.prompts_file, folder.train).run(
+            cluster, folder.student
+        )
 
 
 def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
@@ -151,52 +154,8 @@ def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Clust
             if name == "average":
                 average([Path(teacher.model_path) for teacher in teachers], target)
             else:
-                _distil(folder, teachers, cluster, name, folder.opd_prompts_file, folder.path / name, target)
-
-
-def _distil(
-    folder: RunFolder,
-    teachers: list[Teacher],
-    cluster: _Cluster,
-    name: str,
-    prompts: Path,
-    work: Path,
-    target: Path,
-) -> None:
-    """Trains from the base student on `prompts`, and exports the result to `target`."""
-    from merging.exopd import merge_job
-    from merging.metrics import check_start, step_metrics
-    from trainer.export import export
-    from trainer.run import last_checkpoint, read_metrics, train
-
-    config = folder.config
-    job = merge_job(config, name, {t.domain: t.model_path for t in teachers}, prompts, work)
-
-    def line_of(step: int, raw: dict[str, float]) -> dict[str, float]:
-        scale = (lambda _domain, _step: 1.0) if name == "opd" else config.reward_scale_at
-        return step_metrics(step, raw, {domain: scale(domain, step) for domain in config.domains})
-
-    referred_to_student = [name for name in config.domains if config.reference_of(name) == config.student]
-
-    def on_step(step: int, raw: dict[str, float]) -> None:
-        line = line_of(step, raw)
-        check_start(line, config.objective.largest_start_difference, referred_to_student)
-        shown.update(step, merge_text(line))
-
-    done = last_checkpoint(job.checkpoints)
-    scales = {domain: 1.0 if name == "opd" else config.reward_scale_of(domain) for domain in config.domains}
-    with bar(f"{name} (lambda {_scales_text(scales)})", job.steps, done) as shown:
-        train(job, cluster(), on_step)
-    lines = [line_of(row["step"], row) for row in read_metrics(work)]
-    if not folder.counts()["all_answered"]:  # rows without an answer count 0 in verl's mean
-        lines = [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]
-    folder.write_metrics(name, lines)
-    export(job.checkpoints, job.steps, Path(config.student), target)
-
-
-def _scales_text(scales: dict[str, float]) -> str:
-    values = set(scales.values())
-    return f"{values.pop():g}" if len(values) == 1 else ", ".join(f"{d} {v:g}" for d, v in scales.items())
+                work = folder.path / name
+                Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
 
 
 def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:

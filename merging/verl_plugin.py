@@ -79,6 +79,7 @@ def _token_columns(model_output: dict, data) -> tuple[dict[str, torch.Tensor], t
     )
     cost = gopd_cost(student_logp, teacher_logp, reference_logp, reward_scale[:, None])
     columns = {
+        "teacher_logp": teacher_logp,
         "implicit_reward": teacher_logp - reference_logp,
         "student_minus_teacher": student_logp - teacher_logp,
         "student_reference_distance": (student_logp - reference_logp).abs(),
@@ -94,8 +95,15 @@ def _token_columns(model_output: dict, data) -> tuple[dict[str, torch.Tensor], t
 
 def _metrics(config, distillation_config, data, columns: dict[str, torch.Tensor], mask: torch.Tensor) -> dict:
     finished = _finished(data, mask, config)
+    ends = finished * columns.pop("teacher_logp").gather(1, _last_places(mask)).squeeze(1)
+    rows = {"finished": finished, "end_teacher_logp": ends}
     teachers = list(distillation_config.teacher_models)
-    return _sums_by_teacher(teachers, _rows(data, "teacher"), columns, mask, finished)
+    return _sums_by_teacher(teachers, _rows(data, "teacher"), columns, mask, rows)
+
+
+def _last_places(mask: torch.Tensor) -> torch.Tensor:
+    """Place of each response's last token, [sequences, 1]."""
+    return (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)
 
 
 def _loss_weights(data) -> torch.Tensor:
@@ -135,7 +143,7 @@ def _uncapped_weights(data) -> torch.Tensor:
 def _finished(data, mask: torch.Tensor, config) -> torch.Tensor:
     """1.0 for each row whose response ends with an end-of-sequence token, [sequences]."""
     responses = _padded(data["responses"])
-    last = responses.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
+    last = responses.gather(1, _last_places(mask)).squeeze(1)
     ends = torch.tensor(_end_tokens(config), device=last.device)
     return torch.isin(last, ends).float()
 
@@ -154,7 +162,7 @@ def _sums_by_teacher(
     routed: list[str],
     columns: dict[str, torch.Tensor],
     mask: torch.Tensor,
-    finished: torch.Tensor,
+    row_values: dict[str, torch.Tensor],
 ) -> dict[str, Metric]:
     """Sums, so that any split into micro-batches and ranks adds up to the same means.
 
@@ -165,7 +173,8 @@ def _sums_by_teacher(
         rows = torch.tensor([name == teacher for name in routed], device=mask.device)
         tokens = mask & rows[:, None]
         values = {name: column[tokens].sum() for name, column in columns.items()}
-        values |= {"tokens": tokens.sum(), "sequences": rows.sum(), "finished": (finished * rows).sum()}
+        values |= {"tokens": tokens.sum(), "sequences": rows.sum()}
+        values |= {name: (value * rows).sum() for name, value in row_values.items()}
         for name, value in values.items():
             sums[f"{METRIC_PREFIX}{teacher}/{name}"] = Metric(AggregationType.SUM, float(value))
     return sums

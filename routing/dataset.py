@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +84,22 @@ def _schema():
             ("loss_weight", pa.float64()),
         ]
     )
+
+
+def with_reward_scales(
+    source: Path, target: Path, prompts_per_step: int, scale_of: Callable[[str, int], float]
+) -> None:
+    """Copies scheduled rows with another lambda each: `scale_of(teacher, step)`, steps counted from 1."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    scales = [
+        scale_of(teacher, 1 + place // prompts_per_step)
+        for place, teacher in enumerate(table.column("teacher").to_pylist())
+    ]
+    column = table.schema.get_field_index("reward_scale")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    pq.write_table(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), temporary)
+    os.replace(temporary, target)

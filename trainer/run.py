@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import failures
-from trainer.errors import RunFailed
+from trainer.errors import RunFailed, TrainingHalted
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.ray_cluster import RayCluster
@@ -51,6 +51,8 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
     try:
         _wait(_launch(config), metrics, cluster)
+    except TrainingHalted:
+        raise
     except Exception as error:
         raise RunFailed(_explain(job, error, failures_file, cluster)) from error
     if (reached := last_checkpoint(job.checkpoints)) != job.steps:

@@ -208,3 +208,30 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     assert "teacher/code/student_minus_teacher" in line
     assert "teacher/code/implicit_reward" not in line
     assert left_behind(home) == []
+
+
+def test_auto_probes_lambda_once_and_an_alarm_backs_it_off(home):
+    alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
+    config = small_config(
+        home, name="auto", baselines=[], probe={"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1},
+        objective={"reward_scale": "auto", "estimator": "full", "alarms": alarms},
+    )  # fmt: skip
+    text = yaml.safe_load(config.read_text())
+    text["training"] |= {"steps": 3, "save_every": 1}
+    config.write_text(yaml.safe_dump(text, sort_keys=False))
+    log, run = home / "auto.log", home / "runs" / "auto"
+    assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
+    assert left_behind(home) == []
+
+    report = json.loads((run / "report.json").read_text())
+    for domain in ("math", "code"):
+        assert [point["reward_scale"] for point in report["probe"][domain]["curve"]] == [1.25, 1.5]
+    kept = [json.loads(line) for line in (run / "train" / "alarms.jsonl").read_text().splitlines()]
+    backed_off = {alarm["domain"]: alarm["one_from"] for alarm in kept if alarm["one_from"]}
+    assert backed_off, "no answer's length changed"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for domain, one_from in backed_off.items():
+        scored = [f"teacher/{domain}/implicit_reward" in line for line in lines]
+        assert scored == [step < one_from for step in (1, 2, 3)]  # at lambda 1 the reference is not read
+    assert any("lambda of" in note and "is 1 from step" in note for note in report["notes"])

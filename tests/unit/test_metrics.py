@@ -12,6 +12,7 @@ MATH = {  # 8 tokens in 2 sequences
     "tokens": 8.0,
     "sequences": 2.0,
     "finished": 1.0,
+    "end_teacher_logp": -3.0,
     "implicit_reward": 4.0,
     "student_minus_teacher": -2.0,
     "student_reference_distance": 2.4,
@@ -52,6 +53,7 @@ def test_two_domains_by_hand():
         "teacher/math/advantage_std": 1.0,  # 10/8 - 0.5**2
         "teacher/math/length": 4.0,
         "teacher/math/finish_rate": 0.5,
+        "teacher/math/teacher_end_logp": -3.0,
         "teacher/math/gradient_share": 0.75,
         "teacher/math/entropy": 1.5,
         "teacher/math/kl_to_optimum": 0.2,
@@ -66,6 +68,7 @@ def test_two_domains_by_hand():
         "teacher/code/advantage_std": math.sqrt(35) / 6,  # 1 - 1/36
         "teacher/code/length": 8.0,
         "teacher/code/finish_rate": 1.0,
+        "teacher/code/teacher_end_logp": -1.0,
         "teacher/code/gradient_share": 0.25,
         "teacher/code/entropy": 0.5,
         "teacher/code/kl_to_optimum": 1.6 / 24,

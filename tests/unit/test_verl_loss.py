@@ -213,3 +213,6 @@ def test_metrics_hold_each_teachers_own_sums(verl):
     assert metrics["teacher/math/sequences"].aggregate() == 2
     assert metrics["teacher/math/finished"].aggregate() == 1
     assert metrics["teacher/code/finished"].aggregate() == 0
+    last = response_part(rows[0], rows[0].teacher_logp)[-1].item()
+    assert metrics["teacher/math/end_teacher_logp"].aggregate() == pytest.approx(last, rel=1e-5)
+    assert metrics["teacher/code/end_teacher_logp"].aggregate() == 0

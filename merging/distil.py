@@ -1,0 +1,131 @@
+"""One distillation, the merge's or a baseline's: trained, watched, exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from merging.alarms import Alarm, AlarmLog, raised
+from merging.progress import bar, merge_text, say
+from merging.run_folder import RunFolder
+from trainer.errors import TrainingHalted
+
+if TYPE_CHECKING:
+    from merging.run import Teacher, _Cluster
+
+OPD = "opd"
+"""Name of the baseline that is trained at lambda 1."""
+
+
+class _BackOff(TrainingHalted):
+    """Ends the training so that it goes on from its last checkpoint with lambda 1 for the alarm's domain."""
+
+    def __init__(self, alarm: Alarm):
+        super().__init__(alarm.sentence)
+        self.alarm = alarm
+
+
+@dataclass
+class Distillation:
+    """The training called `name` from the base student on the rows of `prompts`, with its work in `work`."""
+
+    folder: RunFolder
+    teachers: list[Teacher]
+    name: str
+    prompts: Path
+    work: Path
+
+    def run(self, cluster: _Cluster, target: Path) -> None:
+        """Trains to the end, or continues, and exports the model to `target`."""
+        from trainer.export import export
+
+        self.log = AlarmLog(self.work)
+        while True:
+            job = self._job()
+            try:
+                self._train(job, cluster)
+                break
+            except _BackOff as stopped:
+                self._back_off(stopped.alarm, job)
+        self.folder.write_metrics(self.name, self._kept_lines())
+        export(job.checkpoints, job.steps, Path(self.folder.config.student), target)
+
+    def reward_scale_at(self, domain: str, step: int) -> float:
+        """Lambda of the domain's rows in a step, alarms considered."""
+        one_from = self.log.one_from(domain)
+        if self.name == OPD or (one_from is not None and step >= one_from):
+            return 1.0
+        return self.folder.config.reward_scale_at(domain, step)
+
+    def _job(self):
+        from merging.exopd import merge_job
+        from routing.dataset import with_reward_scales
+
+        config, prompts = self.folder.config, self.prompts
+        if any(self.log.one_from(domain) is not None for domain in config.domains):
+            prompts = self.work / "prompts.parquet"
+            with_reward_scales(self.prompts, prompts, config.training.prompts_per_step, self.reward_scale_at)
+        paths = {teacher.domain: teacher.model_path for teacher in self.teachers}
+        return merge_job(config, self.name, paths, prompts, self.work)
+
+    def _train(self, job, cluster: _Cluster) -> None:
+        from merging.metrics import check_start
+        from trainer.run import last_checkpoint, train
+
+        config = self.folder.config
+        referred = [name for name in config.domains if config.reference_of(name) == config.student]
+        lines = {line["step"]: line for line in self._lines()}
+
+        def on_step(step: int, raw: dict[str, float]) -> None:
+            line = self._line(step, raw)
+            check_start(line, config.objective.largest_start_difference, referred)
+            shown.update(step, merge_text(line))
+            lines[step] = line
+            self._watch([lines[number] for number in sorted(lines) if number <= step])
+
+        done = last_checkpoint(job.checkpoints)
+        with bar(f"{self.name} (lambda {self._scales_text()})", job.steps, done) as shown:
+            train(job, cluster(), on_step)
+
+    def _watch(self, lines: list[dict[str, float]]) -> None:
+        settings = self.folder.config.objective.alarms
+        for domain in self.folder.config.domains:
+            for alarm in self.log.new(raised(lines, settings, domain)):
+                extrapolates = self.reward_scale_at(domain, alarm.step) > 1
+                if settings.action == "back_off" and extrapolates:
+                    raise _BackOff(alarm)
+                say(f"alarm: {self.log.add(alarm).sentence}")
+                if settings.action == "stop":
+                    raise TrainingHalted(f"{alarm.sentence} (objective.alarms.action: stop)")
+
+    def _back_off(self, alarm: Alarm, job) -> None:
+        from trainer.run import last_checkpoint
+
+        kept = self.log.add(alarm, one_from=last_checkpoint(job.checkpoints) + 1)
+        say(f"alarm: {kept.sentence}")
+
+    def _lines(self) -> list[dict[str, float]]:
+        from trainer.run import read_metrics
+
+        return [self._line(row["step"], row) for row in read_metrics(self.work)]
+
+    def _line(self, step: int, raw: dict[str, float]) -> dict[str, float]:
+        from merging.metrics import step_metrics
+
+        scales = {domain: self.reward_scale_at(domain, step) for domain in self.folder.config.domains}
+        return step_metrics(step, raw, scales)
+
+    def _kept_lines(self) -> list[dict[str, float]]:
+        """All steps; without the task reward where rows without an answer count 0 in verl's mean."""
+        lines = self._lines()
+        if self.folder.counts()["all_answered"]:
+            return lines
+        return [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]
+
+    def _scales_text(self) -> str:
+        config = self.folder.config
+        last = config.training.steps + config.objective.reward_scale_warmup_steps + 1
+        scales = {domain: self.reward_scale_at(domain, last) for domain in config.domains}
+        values = set(scales.values())
+        return f"{values.pop():g}" if len(values) == 1 else ", ".join(f"{d} {v:g}" for d, v in scales.items())
