@@ -212,10 +212,9 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
 
 def test_auto_probes_lambda_once_and_an_alarm_backs_it_off(home):
     alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
-    config = small_config(
-        home, name="auto", baselines=[], probe={"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1},
-        objective={"reward_scale": "auto", "estimator": "full", "alarms": alarms},
-    )  # fmt: skip
+    probe = {"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1}
+    objective = {"reward_scale": "auto", "estimator": "full", "alarms": alarms}
+    config = small_config(home, name="auto", baselines=[], probe=probe, objective=objective)
     text = yaml.safe_load(config.read_text())
     text["training"] |= {"steps": 3, "save_every": 1}
     config.write_text(yaml.safe_dump(text, sort_keys=False))
