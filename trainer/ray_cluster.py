@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,8 @@ LOGICAL_CPUS = 64
 START_TIMEOUT = "timed out during startup"
 """Part of Ray's message where its own processes took longer than it waits."""
 
+RELEASE_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class RayCluster:
@@ -27,6 +30,18 @@ class RayCluster:
 
     logs: Path
     mark: str
+
+    def free_devices(self) -> float:
+        """Devices that no actor holds."""
+        import ray
+
+        return ray.available_resources().get("GPU", 0.0)
+
+    def await_devices(self, number: float, seconds: float = RELEASE_SECONDS) -> None:
+        """Waits until so many devices are free: the actors of a training that was ended let go one by one."""
+        deadline = time.monotonic() + seconds
+        while self.free_devices() < number and time.monotonic() < deadline:
+            time.sleep(0.2)
 
 
 def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str]:

@@ -55,3 +55,14 @@ def test_any_other_error_is_not_tried_again():
     with pytest.raises(ValueError, match="no such option"):
         start(ray)
     assert ray.calls == [{"num_cpus": 4}]
+
+
+def test_devices_are_awaited_until_they_are_free_or_the_time_is_over(monkeypatch):
+    import ray
+
+    free = iter([{}, {"GPU": 1.0}, {"GPU": 2.0}, {"GPU": 1.0}])
+    monkeypatch.setattr(ray, "available_resources", lambda: next(free))
+    cluster = ray_cluster.RayCluster(logs=None, mark="")
+    cluster.await_devices(2.0)
+    cluster.await_devices(2.0, seconds=0)
+    assert next(free, None) is None
