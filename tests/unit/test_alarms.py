@@ -90,6 +90,18 @@ def answers(length: float) -> dict[str, float]:
     return {"teacher/math/length": length, "teacher/math/finish_rate": 1.0}
 
 
+class FakeCluster:
+    """Counts how often it was closed."""
+
+    closed = 0
+
+    def __call__(self):
+        return None
+
+    def close(self):
+        FakeCluster.closed += 1
+
+
 class FakeTraining:
     """Stands for `trainer.run.train`: lengths of `math` double at step 3 as long as its lambda is above 1."""
 
@@ -139,7 +151,7 @@ def run(tmp_path, monkeypatch):
         teachers = [SimpleNamespace(domain=d, model_path=d) for d in folder.config.domains]
         training = distil.Distillation(folder, teachers, name, prompts, tmp_path / "run/train")
         fake.said, fake.work = said, training.work
-        training.run(lambda: None, tmp_path / "run/student")
+        training.run(FakeCluster(), tmp_path / "run/student")
         return fake
 
     return run
@@ -159,7 +171,9 @@ def test_warn_says_it_once_and_goes_on(run):
 
 
 def test_back_off_goes_on_from_the_checkpoint_at_lambda_one_for_that_domain(run):
+    closed = FakeCluster.closed
     fake = run("objective.alarms.action=back_off")
+    assert FakeCluster.closed == closed + 1
     assert fake.said == [
         "alarm: step 3: answers of math have 40.0 tokens, 10.0 at first; lambda of math is 1 from step 3"
     ]
