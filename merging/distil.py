@@ -47,7 +47,7 @@ class Distillation:
                 self._train(job, cluster)
                 break
             except _BackOff as stopped:
-                cluster.close()  # verl leaves the devices of a training that was ended to its placement groups
+                cluster.close()  # verl's placement groups keep the devices of a training that was ended
                 self._back_off(stopped.alarm, job)
         self.folder.write_metrics(self.name, self._kept_lines())
         export(job.checkpoints, job.steps, Path(self.folder.config.student), target)

@@ -223,7 +223,7 @@ class _Cluster:
 
             config = self.folder.config
             self.context = ray_cluster(
-                config.hardware, self.folder.path / "verl_metrics", logical_gpus(config)
+                config.hardware, self.folder.path / "verl_metrics", logical_gpus(config), say
             )
             self.cluster = self.context.__enter__()
         return self.cluster

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ from configs.schema import Hardware
 from trainer import reaper
 from trainer.errors import RunFailed
 from trainer.fork_server import ForkServer
+from trainer.machine_lock import machine_lock
 
 LOGICAL_CPUS = 64
 """Ray slots on a CPU machine: they order who may start, and do not stand for cores."""
 
 START_TIMEOUT = "timed out during startup"
 """Part of Ray's message where its own processes took longer than it waits."""
-
-RELEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,6 @@ class RayCluster:
 
     logs: Path
     mark: str
-
-    def free_devices(self) -> float:
-        """Devices that no actor holds."""
-        import ray
-
-        return ray.available_resources().get("GPU", 0.0)
-
-    def await_devices(self, number: float, seconds: float = RELEASE_SECONDS) -> None:
-        """Waits until so many devices are free: the actors of a training that was ended let go one by one."""
-        deadline = time.monotonic() + seconds
-        while self.free_devices() < number and time.monotonic() < deadline:
-            time.sleep(0.2)
 
 
 def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str]:
@@ -70,11 +56,22 @@ def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str
 
 
 @contextmanager
-def ray_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> Iterator[RayCluster]:
+def ray_cluster(
+    hardware: Hardware, metrics_root: Path, logical_gpus: int, on_wait: Callable[[str], None] = print
+) -> Iterator[RayCluster]:
     """Starts (or joins, with `hardware.ray_address`) a Ray cluster; ends it and its processes at exit.
 
-    `logical_gpus` is what a CPU machine declares. Raises whatever Ray raises where it cannot start.
+    `logical_gpus` is what a CPU machine declares; `on_wait` gets a line where another run holds the machine.
+    Raises whatever Ray raises where it cannot start.
     """
+    owner = f"pid {os.getpid()}, {metrics_root.parent}"
+    alone = machine_lock(owner, on_wait) if hardware.ray_address is None else nullcontext()
+    with alone, _marked_cluster(hardware, metrics_root, logical_gpus) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _marked_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -> Iterator[RayCluster]:
     mark = uuid.uuid4().hex
     environment = {**process_environment(hardware, metrics_root), reaper.MARK: mark}
     before = {key: os.environ.get(key) for key in environment}

@@ -49,11 +49,9 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     _add(config, failures.CONFIG_KEY, str(failures_file))
     _add(config, "protege.imports", list(job.imports))
     metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
-    free = cluster.free_devices()
     try:
         _wait(_launch(config), metrics, cluster)
-    except TrainingHalted:  # whoever halted it may go on at once, with the same devices
-        cluster.await_devices(free)
+    except TrainingHalted:
         raise
     except Exception as error:
         raise RunFailed(_explain(job, error, failures_file, cluster)) from error

@@ -222,8 +222,6 @@ def test_train_hands_a_halt_on_as_it_is(monkeypatch, tmp_path):
     job = SimpleNamespace(
         folder=tmp_path, checkpoints=tmp_path / "c", steps=3, name="merge", imports=(), save_every=1
     )
-    waited = []
-    cluster = SimpleNamespace(logs=tmp_path, free_devices=lambda: 2.0, await_devices=waited.append)
     with pytest.raises(TrainingHalted) as raised_error:
-        trainer_run.train(job, cluster)
-    assert raised_error.value is halt and waited == [2.0]
+        trainer_run.train(job, SimpleNamespace(logs=tmp_path))
+    assert raised_error.value is halt
