@@ -103,6 +103,9 @@ class Scorer(Strict):
     vLLM engine (and one GPU or more) for each."""
     tokens_per_batch: PositiveInt = 16384
     """Most tokens that the shared scorer runs through a model at once."""
+    canary: bool = True
+    """The shared scorer reads 16 fixed tokens with each model at load and after every swap of weights; a
+    difference ends the run. `pool` swaps no weights and does not read this."""
 
 
 class Hardware(Strict):

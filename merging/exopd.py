@@ -141,6 +141,7 @@ def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
             "device": config.hardware.device,
             "dtype": scorer_dtype(config),
             "tokens_per_batch": config.scorer.tokens_per_batch,
+            "canary": config.scorer.canary,
             "distributions": not isinstance(config.objective.estimator, SampledEstimator),
             "top_k": getattr(config.objective.estimator, "k", None),
             "largest_log_ratio": config.objective.largest_log_ratio,

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from teachers.canary import Canary
+
 if TYPE_CHECKING:
     import torch
 
@@ -90,7 +92,8 @@ class _Seat:
     module: torch.nn.Module
     settings: dict
     shapes: dict[str, torch.Size]
-    current: str
+    current: str | None
+    """Whose weights are in the module; None while they are in doubt."""
 
 
 class SharedScorer:
@@ -101,16 +104,20 @@ class SharedScorer:
         device: "cpu" or "cuda".
         dtype: name of a torch dtype, such as "float32".
         tokens_per_batch: most padded tokens in one forward pass.
+        canary: read a few fixed tokens at load and after every swap, and compare (`teachers.canary`).
 
-    Raises ValueError where a model's vocabulary has another size than the first one's, or where the model
-    does more to its logits than its output head.
+    Raises ValueError where a model's vocabulary has another size than the first one's, where the model does
+    more to its logits than its output head, or, with `canary`, where its log-probabilities are not finite.
     """
 
-    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
+    def __init__(
+        self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int, canary: bool = True
+    ):
         import torch
 
         self.device, self.tokens_per_batch = torch.device(device), tokens_per_batch
         self.dtype = getattr(torch, dtype)
+        self.canary = Canary() if canary else None
         self.weights: dict[str, dict[str, torch.Tensor]] = {}
         self.seats: list[_Seat] = []
         self.seat_of: dict[str, _Seat] = {}
@@ -156,6 +163,9 @@ class SharedScorer:
                 f"{first}; their log-probabilities cannot be compared"
             )
         self.weights[name] = {key: value.detach() for key, value in module.state_dict().items()}
+        if self.canary:
+            # in its own module and not in the shared one: a swap that goes wrong would go wrong here too
+            self.canary.remember(name, path, module.to(self.device))
         self.seat_of[name] = self._seat(name, module)
         self.current = self.current or name
 
@@ -172,7 +182,10 @@ class SharedScorer:
     def _use(self, model: str) -> None:
         seat = self.seat_of[model]
         if seat.current != model:
+            seat.current = None
             seat.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
+            if self.canary:
+                self.canary.check(model, seat.module)
             seat.current = model
         self.current = model
 

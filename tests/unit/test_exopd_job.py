@@ -139,6 +139,7 @@ CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
     ),
     ("objective.largest_log_ratio", 30.0, {"protege.scorer.largest_log_ratio": 30.0}),
     ("scorer.tokens_per_batch", 128, {"protege.scorer.tokens_per_batch": 128}),
+    ("scorer.canary", False, {"protege.scorer.canary": False}),
     ("chat_template", {"enable_thinking": False}, {"data.apply_chat_template_kwargs.enable_thinking": False}),
     ("hardware.gpus", 2, {"trainer.n_gpus_per_node": 2}),
     ("hardware.rollout_tensor_parallel", 2, {f"{ROLLOUT}.tensor_model_parallel_size": 2}),

@@ -67,6 +67,7 @@ def test_chunks_of_positions_change_nothing(scorer, monkeypatch):
 def test_no_chunk_holds_more_logits_than_allowed(scorer, monkeypatch):
     monkeypatch.setattr(scorer_module, "ROWS_PER_CHUNK", 8)
     rows = []
+    scorer.score("math", [])  # its weights, and their canary, are in
     head = scorer.module.get_output_embeddings()
     handle = head.register_forward_hook(lambda _m, _i, output: rows.append(tuple(output.shape)))
     try:
@@ -117,6 +118,7 @@ def test_batches_hold_at_most_so_many_padded_tokens(lengths, limit, expected):
 
 def test_padded_tokens_stay_within_the_limit(folders):
     scorer = shared(folders, tokens_per_batch=48)
+    scorer.score("math", [])  # its weights, and their canary, are in
     seen = []
     hook = scorer.module.base_model.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
