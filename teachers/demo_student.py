@@ -5,7 +5,8 @@ nothing to find. This one saw fresh math problems for too few steps, only 200 pr
 again, and a wrong demonstration in three of ten cases.
 
 `python -m teachers.demo_student --out DIR` builds it in two minutes of one core. `--size large` builds
-a stronger one of 1.8M parameters, with the same tokenizer: what experts larger than the student start from.
+one of 1.8M parameters with the same tokenizer, in eight: what experts larger than the student start from.
+It saw more programs, and is better at code and worse at math than the shipped one (docs/LOG.md).
 """
 
 from __future__ import annotations
