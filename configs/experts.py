@@ -10,9 +10,12 @@ from configs.strict import Strict
 
 
 class RLExpert(Strict):
-    """An expert built here: GRPO on the domain's prompts, from the same base student."""
+    """An expert built here: GRPO on the domain's prompts, from the student or from a `base` of its own."""
 
     kind: Literal["rl"]
+    base: str | None = None
+    """Model folder or hub name that its reinforcement learning starts from, such as a larger model; by
+    default the student, whose tokenizer, EOS and chat template it must share."""
     steps: PositiveInt = 500
     """GRPO steps."""
     prompts_per_step: PositiveInt = 128

@@ -60,8 +60,8 @@ class StudentReference(Strict):
 
 
 class TeacherBaseReference(Strict):
-    """Reward correction: each teacher's own model of before its reinforcement learning. That of an expert
-    that is built here is the student; that of a `model` expert is its `base`."""
+    """Reward correction: each teacher's own model of before its reinforcement learning, the expert's
+    `base`. Where an expert that is built here names none, it is the student."""
 
     kind: Literal["teacher_base"]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.benchmarks import Benchmark
-from configs.experts import Expert, ModelExpert
+from configs.experts import Expert, ModelExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.prompts import Prompts
 from configs.strict import Name, Strict
@@ -237,8 +237,8 @@ class MergeConfig(Strict):
         reference, expert = self.objective.reference, self.domains[domain].expert
         if isinstance(reference, ModelReference):
             return reference.path
-        if isinstance(reference, TeacherBaseReference) and isinstance(expert, ModelExpert):
-            return expert.base
+        if isinstance(reference, TeacherBaseReference) and isinstance(expert, ModelExpert | RLExpert):
+            return expert.base or self.student
         return self.student
 
     def reward_scale_of(self, domain: str) -> float | None:

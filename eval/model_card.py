@@ -11,19 +11,27 @@ from eval.report.render import md, md_code, write_whole
 from eval.report.wording import NOT_MEASURED, interval, label_of, percent, points
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+STARTING_WEIGHTS = "the student's starting weights"
+"""What B is read from unless the config names another reference."""
 
 
-def write_model_card(student_dir: Path, report_json: Mapping[str, Any], config_yaml: str) -> Path:
+def write_model_card(
+    student_dir: Path,
+    report_json: Mapping[str, Any],
+    config_yaml: str,
+    reference: str = STARTING_WEIGHTS,
+) -> Path:
     """Writes `student_dir/README.md` from a report (`eval.report.render.to_json`) and the run's config.
 
-    Replaces a card that is there; the file is written whole or not at all.
+    `reference` says in words which model B was read from. Replaces a card that is there; the file is
+    written whole or not at all.
     """
     path = Path(student_dir) / "README.md"
-    write_whole(path, model_card(report_json, config_yaml))
+    write_whole(path, model_card(report_json, config_yaml, reference))
     return path
 
 
-def model_card(report: Mapping[str, Any], config_yaml: str) -> str:
+def model_card(report: Mapping[str, Any], config_yaml: str, reference: str = STARTING_WEIGHTS) -> str:
     """The card as Markdown with a YAML front matter."""
     import yaml
 
@@ -36,7 +44,7 @@ def model_card(report: Mapping[str, Any], config_yaml: str) -> str:
         "## Results",
         *_results(report),
         "## Method",
-        _method(report),
+        _method(report, reference),
         "## Limits",
         "\n".join(f"- {md(limit)}" for limit in [*report["notes"], *report["limits"]]),
         "## Config",
@@ -114,11 +122,11 @@ def _score_text(score: Mapping[str, Any] | None) -> str:
     return f"{percent(score['accuracy'])} ({100 * lo:.1f} to {100 * hi:.1f}{unscored})"
 
 
-def _method(report: Mapping[str, Any]) -> str:
+def _method(report: Mapping[str, Any], reference: str) -> str:
     scales = ", ".join(f"{domain} {scale:g}" for domain, scale in report["objective"]["reward_scale"].items())
     return (
         "Generalized On-Policy Distillation with reward extrapolation (ExOPD, arXiv 2602.12125). The student "
         "answers prompts of every domain; each answer is scored token by token by the teacher of its domain "
-        "(T), by the student's starting weights (B) and by the student itself (S), and the student ascends "
+        f"(T), by {md(reference)} (B) and by the student itself (S), and the student ascends "
         f"`lambda * (T - B) - (S - B)`. Reward scale lambda: {md(scales or NOT_MEASURED)}."
     )

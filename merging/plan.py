@@ -10,7 +10,7 @@ from typing import Any
 from configs.load import LoadedConfig, registry_root
 from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
-from merging.exopd import references
+from merging.model_checks import built_parameters, scored_parameters
 from merging.preflight import Preflight, preflight
 from merging.reward_scales import probe_file, with_chosen
 
@@ -44,7 +44,7 @@ class MergePlan:
     scorer_passes_per_rollout: dict[str, int]
     """By domain: 2 (routed teacher and reference), 1 at lambda 1; whatever the number of teachers."""
     training_bytes_per_device: int
-    """Weights, gradients and Adam moments, split over the training devices."""
+    """Weights, gradients and Adam moments of the largest model that is trained, split over the devices."""
     scorer_bytes: int
     """Reference and teachers in the scorer's number format."""
     devices: int
@@ -64,7 +64,8 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
     automatic = [name for name in config.domains if config.reward_scale_of(name) is None]
     config = config.with_reward_scales(dict.fromkeys(automatic, PAPER_REWARD_SCALE))
     passes = {name: 1 if config.reward_scale_of(name) == 1.0 else 2 for name in config.domains}
-    parameters = found.fingerprints["student"].parameters
+    models = found.fingerprints
+    trained = max([models["student"].parameters, *built_parameters(config, models).values()])
     number_bytes = 4 if config.hardware.device == "cpu" else 2
     stages = [
         *_expert_stages(config, found),
@@ -76,14 +77,11 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         run=config.name,
         stages=tuple(stages),
         scorer_passes_per_rollout=passes,
-        training_bytes_per_device=parameters
-        * TRAINING_BYTES
-        // (config.hardware.gpus * config.hardware.nodes),
-        scorer_bytes=parameters * number_bytes * (len(config.domains) + len(references(config)[1])),
+        training_bytes_per_device=trained * TRAINING_BYTES // (config.hardware.gpus * config.hardware.nodes),
+        scorer_bytes=number_bytes * scored_parameters(config, models),
         devices=config.hardware.gpus * config.hardware.nodes,
         assumptions=(
-            "every teacher and reference has the student's size",
-            "times are the median step of experts built here from this base, scaled by rollouts; "
+            "times are the median step of experts built here from the same base, scaled by rollouts; "
             "none is shown where nothing was measured",
             *(
                 [f"{', '.join(automatic)}: lambda is chosen by the probe; counted as two passes"]
@@ -114,7 +112,7 @@ def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:
         left = order.recipe.steps - (done := last_checkpoint(work))
         rollouts = left * order.recipe.prompts_per_step * order.recipe.samples_per_prompt
         stages.append(
-            PlannedStage(name, _progress(done), left, rollouts, 0, _seconds(config, registry, rollouts))
+            PlannedStage(name, _progress(done), left, rollouts, 0, _seconds(order.base, registry, rollouts))
         )
     return stages
 
@@ -142,7 +140,7 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
         left = training.steps - (done := last_checkpoint(work / "checkpoints"))
         rollouts = left * training.prompts_per_step * training.samples_per_prompt
         each = 1.0 if name == "opd" else _passes_per_rollout(config, done)
-        seconds = _seconds(config, registry, rollouts)
+        seconds = _seconds(config.student, registry, rollouts)
         stages.append(PlannedStage(title, _progress(done), left, rollouts, round(rollouts * each), seconds))
     return stages
 
@@ -169,12 +167,12 @@ def _progress(done: int) -> str:
     return f"continues at step {done}" if done else "to do"
 
 
-def _seconds(config: MergeConfig, registry, rollouts: int) -> float | None:
+def _seconds(model: str, registry, rollouts: int) -> float | None:
     """Rollouts times the seconds that one took in experts of this base on this registry."""
     from teachers.build import read_learning_curve
     from teachers.fingerprint import fingerprint
 
-    base = fingerprint(config.student).weights_sha256
+    base = fingerprint(model).weights_sha256
     each = []
     for record in registry.list():
         if record.identity["base_weights"] == base:

@@ -6,8 +6,7 @@ import glob
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from configs.objective import ModelReference
 from configs.schema import MergeConfig
 from merging.lengths import longest_prompts
 from merging.lock import check_free
+from merging.model_checks import base_key, built_parameters, check_models, collecting, scored_parameters
 from merging.names import REFERENCE
 from merging.probe import check_prompts
 from routing.overlap import Overlap
@@ -46,8 +46,8 @@ class Preflight:
     student: Path
     """The student's folder."""
     fingerprints: dict[str, ModelFingerprint]
-    """Of `student`, of each domain whose expert is the user's own model, and of references of their own
-    (`reference`, `base of <domain>`)."""
+    """Of `student`, of each domain whose expert is the user's own model, of the bases of experts
+    (`base of <domain>`), and of a reference of its own (`reference`)."""
     routed: list[RoutedPrompt]
     """All prompts, before balancing."""
     duplicates: int
@@ -77,12 +77,13 @@ class Preflight:
         """The config with every model given by its folder, as trainer and evaluation need it."""
         domains = dict(config.domains)
         for name, domain in domains.items():
+            paths = {}
             if isinstance(domain.expert, ModelExpert):
-                paths = {"path": self.fingerprints[name].path}
-                if domain.expert.base is not None:
-                    paths["base"] = self.fingerprints[base_key(name)].path
-                expert = domain.expert.model_copy(update=paths)
-                domains[name] = domain.model_copy(update={"expert": expert})
+                paths["path"] = self.fingerprints[name].path
+            if base_key(name) in self.fingerprints:
+                paths["base"] = self.fingerprints[base_key(name)].path
+            expert = domain.expert.model_copy(update=paths)
+            domains[name] = domain.model_copy(update={"expert": expert})
         objective = config.objective
         if isinstance(objective.reference, ModelReference):
             reference = objective.reference.model_copy(update={"path": self.fingerprints[REFERENCE].path})
@@ -106,14 +107,14 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
 
     config = loaded.config
     problems: list[str] = []
-    with _collect(problems):
+    with collecting(problems):
         check_free(run_dir)
-    with _collect(problems):
+    with collecting(problems):
         _check_devices(config)
-    fingerprints = _models(config, problems)
+    fingerprints = check_models(config, problems)
     routed: list[RoutedPrompt] = []
     duplicates = 0
-    with _collect(problems):
+    with collecting(problems):
         prompts = sources.collect_prompts(config)
         duplicates = prompts.duplicates
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
@@ -124,15 +125,15 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     student = fingerprints.get("student")
     memory, disk = None, 0
     if student:
-        with _collect(problems):
+        with collecting(problems):
             _check_estimator(config, student)
-        with _collect(problems):
+        with collecting(problems):
             _check_template(student)
             longest = _prompt_tokens(routed, Path(student.path), config)
-        with _collect(problems):
+        with collecting(problems):
             memory = _check_memory(config, fingerprints)
-        with _collect(problems):
-            disk = _check_disk(config, student, run_dir)
+        with collecting(problems):
+            disk = _check_disk(config, fingerprints, run_dir)
     if problems:
         raise ConfigError(*problems)
     return Preflight(
@@ -140,66 +141,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     )
 
 
-@contextmanager
-def _collect(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        problems += error.problems
-
-
-# ------------------------------------------------------------------------------------------- models
-
-
-def base_key(domain: str) -> str:
-    """Key of the fingerprint of the model that a domain's expert was before its reinforcement learning."""
-    return f"base of {domain}"
-
-
-def _references(config: MergeConfig) -> dict[str, tuple[str, str]]:
-    """References that are not the student: key to place in the config and path."""
-    if isinstance(config.objective.reference, ModelReference):
-        return {REFERENCE: ("objective.reference", config.objective.reference.path)}
-    return {
-        base_key(name): (f"domains.{name}.expert.base", domain.expert.base)
-        for name, domain in config.domains.items()
-        if isinstance(domain.expert, ModelExpert) and domain.expert.base is not None
-    }
-
-
-def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerprint]:
-    """Fingerprints of student, experts and references; what is wrong with them goes to `problems`."""
-    from teachers import fingerprint as fp
-
-    models = {"student": ("student", config.student)}
-    for name, domain in config.domains.items():
-        if isinstance(domain.expert, ModelExpert):
-            models[name] = (f"domains.{name}.expert", domain.expert.path)
-    references = _references(config)
-    models |= references
-    found: dict[str, ModelFingerprint] = {}
-    for key, (place, path) in models.items():
-        try:
-            found[key] = fp.fingerprint(path)
-        except ConfigError as error:
-            problems += [f"{place}: {problem}" for problem in error.problems]
-    rl = [domain.expert for domain in config.domains.values() if isinstance(domain.expert, RLExpert)]
-    own = [expert.max_response_tokens for expert in rl if expert.max_response_tokens]
-    longest = max(config.training.max_response_tokens, config.evaluation_tokens(), *own)
-    for key, model in found.items():
-        place = models[key][0]
-        with _collect(problems):
-            fp.check_vocabulary(model, place)
-        with _collect(problems):
-            fp.check_context(model, config.training.max_prompt_tokens, longest, place)
-        if key != "student" and "student" in found:
-            check = fp.check_reference if key in references else fp.check_compatible
-            with _collect(problems):
-                check(found["student"], model, place)
-    if "student" in found:
-        with _collect(problems):
-            _check_average(config, found)
-    return found
+# ---------------------------------------------------------------------------------------- estimator
 
 
 def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
@@ -218,22 +160,6 @@ def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
                 f"objective.estimator: full sends {rollouts} rollouts x {training.max_response_tokens} "
                 f"tokens x {student.vocab_size} vocabulary entries, up to {needed / GIB:.1f} GiB a step (at "
                 f"most {DISTRIBUTIONS_BYTES / GIB:.0f}); use {{kind: topk, k: 64}}"
-            )
-
-
-def _check_average(config: MergeConfig, models: dict[str, ModelFingerprint]) -> None:
-    """The mean of weights needs tensors of the same names and shapes."""
-    if "average" not in config.baselines:
-        return
-    student = models["student"]
-    for name, model in models.items():
-        if name not in config.domains:
-            continue
-        known = None not in (student.shapes_sha256, model.shapes_sha256)
-        if known and model.shapes_sha256 != student.shapes_sha256:
-            raise ConfigError(
-                f"baselines: `average` needs experts of the student's shape, and domains.{name}.expert "
-                f"({model.path}) has other tensors; leave `average` out (baselines: [])"
             )
 
 
@@ -352,28 +278,27 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
         return None
     import psutil
 
-    student = models["student"].parameters
-    scored = student + sum(
-        models[name].parameters if name in models else student for name in config.domains
-    )  # the reference and every teacher, in float32
-    scored += sum(models[key].parameters for key in _references(config) if key in models)
-    needed = CPU_PROCESSES_BYTES + CPU_TRAINING_BYTES * student * config.hardware.gpus + 4 * scored
+    student, built = models["student"].parameters, list(built_parameters(config, models).values())
+    a_parameter = CPU_TRAINING_BYTES * config.hardware.gpus
+    merging = a_parameter * student + 4 * scored_parameters(config, models)  # the scorer reads float32
+    largest = max([student, *built])
+    needed = CPU_PROCESSES_BYTES + max(merging, a_parameter * largest)
     available = psutil.virtual_memory().available
     if needed > available:
         raise ConfigError(
-            f"memory: about {needed / GIB:.1f} GiB needed ({student / 1e6:.1f}M parameters trained, "
+            f"memory: about {needed / GIB:.1f} GiB needed ({largest / 1e6:.1f}M parameters trained, "
             f"{len(config.domains)} teachers and the reference scored), {available / GIB:.1f} GiB available"
         )
     return needed
 
 
-def _check_disk(config: MergeConfig, student: ModelFingerprint, run_dir: Path) -> int:
+def _check_disk(config: MergeConfig, models: dict[str, ModelFingerprint], run_dir: Path) -> int:
     """Estimated disk space in bytes; raises ConfigError if the run folder's disk has less."""
-    trainings = 1 + ("opd" in config.baselines)
-    trainings += sum(isinstance(domain.expert, RLExpert) for domain in config.domains.values())
-    exports = trainings + ("average" in config.baselines)
+    student = models["student"].parameters
+    trained = student * (1 + ("opd" in config.baselines)) + sum(built_parameters(config, models).values())
+    exported = trained + student * ("average" in config.baselines)
     # a new checkpoint is written before the old one is removed
-    needed = student.parameters * (2 * CHECKPOINT_BYTES * trainings + 4 * exports) + GIB // 4
+    needed = 2 * CHECKPOINT_BYTES * trained + 4 * exported + GIB // 4
     folder = Path(run_dir).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import registry_root
+from configs.objective import ModelReference
 from merging.alarms import read_alarms
 from merging.distil import OPD
 from merging.reward_scales import read_choices
@@ -21,6 +22,13 @@ from trainer.files import write_json
 if TYPE_CHECKING:
     from merging.run import Teacher
     from merging.run_folder import RunFolder
+
+REFERENCES = {
+    "student": "the student's starting weights",
+    "teacher_base": "the model that this teacher was before its reinforcement learning",
+    "model": "one reference model",
+}
+"""What B was read from, in words, by the kind of `objective.reference`."""
 
 
 def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
@@ -51,7 +59,8 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             probed=from_json(read_choices(folder.path)),
         )
         files = write_report(data, folder.path)
-        write_model_card(folder.student, json.loads(files["json"].read_text(encoding="utf-8")), text)
+        report = json.loads(files["json"].read_text(encoding="utf-8"))
+        write_model_card(folder.student, report, text, REFERENCES[config.objective.reference.kind])
     write_json(folder.path / "manifest.json", _manifest(folder, teachers))
     return files["html"]
 
@@ -94,6 +103,11 @@ def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     for teacher in teachers:
         built = f" (registry {teacher.record_id})" if teacher.record_id else " (given)"
         found[f"teacher {teacher.domain} weights"] = teacher.weights_sha256 + built
+        base = getattr(config.domains[teacher.domain].expert, "base", None)
+        if base is not None:
+            found[f"base of teacher {teacher.domain} weights"] = fingerprint(base).weights_sha256
+    if isinstance(config.objective.reference, ModelReference):
+        found["reference weights"] = fingerprint(config.objective.reference.path).weights_sha256
     found["student weights"] = fingerprint(folder.student).weights_sha256
     found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"
     found["system"] = platform.platform()

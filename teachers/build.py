@@ -1,4 +1,4 @@
-"""Builds an expert: GRPO on its domain's prompts, from the base student, through the trainer."""
+"""Builds an expert: GRPO on its domain's prompts, from its base, through the trainer."""
 
 from __future__ import annotations
 
@@ -45,14 +45,19 @@ class ExpertOrder:
     prompts: tuple[RoutedPrompt, ...]
 
     @property
+    def base(self) -> str:
+        """The model that the reinforcement learning starts from: its own base, or the student."""
+        return self.recipe.base or self.config.student
+
+    @property
     def response_tokens(self) -> int:
         """Rollout length limit of the build."""
         return self.recipe.max_response_tokens or self.config.training.max_response_tokens
 
     def identity(self) -> dict[str, Any]:
         """Base, recipe, reward, data and lengths; nothing that leaves the weights as they are."""
-        base = fingerprint(self.config.student)
-        recipe = self.recipe.model_dump(exclude={"save_every", "max_response_tokens"})
+        base = fingerprint(self.base)
+        recipe = self.recipe.model_dump(exclude={"base", "save_every", "max_response_tokens"})
         return {
             "base_weights": base.weights_sha256,
             "base_tokenizer": base.tokenizer_sha256,
@@ -101,7 +106,7 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
     )
     return TrainingJob(
         name=f"expert-{order.domain}",
-        model_path=order.config.student,
+        model_path=order.base,
         train_file=train_file,
         folder=folder,
         steps=recipe.steps,
@@ -126,7 +131,7 @@ def _store(
     last = [row["reward"] for row in curve[-max(1, len(curve) // 10) :] if "reward" in row]
     target = registry.folder(id)
     with new_folder(target) as folder:
-        export(job.checkpoints, job.steps, Path(order.config.student), folder / MODEL)
+        export(job.checkpoints, job.steps, Path(order.base), folder / MODEL)
         (folder / LEARNING_CURVE).write_text(
             "".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8"
         )

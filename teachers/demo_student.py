@@ -4,7 +4,9 @@ A base made from clean and plentiful demonstrations either fails or leaves reinf
 nothing to find. This one saw fresh math problems for too few steps, only 200 programs again and
 again, and a wrong demonstration in three of ten cases.
 
-`python -m teachers.demo_student --out DIR` builds it in two minutes of one core.
+`python -m teachers.demo_student --out DIR` builds it in two minutes of one core. `--size large` builds
+one of 1.8M parameters with the same tokenizer, in eight: what experts larger than the student start from.
+It saw more programs, and is better at code and worse at math than the shipped one (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,16 +43,38 @@ CHAT_TEMPLATE = (
 
 CONTEXT_TOKENS = 160
 
-STEPS = 360
 LEARNING_RATE = 2e-3
-MATH_PER_STEP = 64
-CODE_PER_STEP = 8
 MICRO_BATCH = 8
 """Examples of one domain that go through the model together: longer batches would be mostly padding."""
-CODE_PROGRAMS = 200
-"""Programs that are demonstrated at all, of those of the train split."""
 CORRUPTED_SHARE = 0.3
 """Share of demonstrations that are wrong."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width of a demo base, and the demonstrations that it sees; all else is the same for every size."""
+
+    hidden: int
+    heads: int
+    """Of 32 dimensions each: vLLM on a CPU refuses 16."""
+    feed_forward: int
+    steps: int
+    """Supervised steps, unless the command line says otherwise."""
+    math_per_step: int
+    """Fresh math problems of a step; a multiple of MICRO_BATCH."""
+    code_per_step: int
+    """Programs of a step; a multiple of MICRO_BATCH."""
+    code_programs: int
+    """Programs that are demonstrated at all, of those of the train split."""
+
+
+SIZES = {
+    "small": Size(128, 4, 352, steps=360, math_per_step=64, code_per_step=8, code_programs=200),
+    "large": Size(192, 6, 528, steps=300, math_per_step=64, code_per_step=16, code_programs=320),
+}
+"""`small` is the shipped student."""
+
+SMALL = SIZES["small"]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -73,7 +98,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def untrained(seed: int) -> LlamaForCausalLM:
+def untrained(seed: int, size: Size = SMALL) -> LlamaForCausalLM:
     """A Llama of random float32 weights, with the sizes that vLLM serves on a CPU (head_dim 32)."""
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
@@ -82,12 +107,12 @@ def untrained(seed: int) -> LlamaForCausalLM:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=3 + len(CHARACTERS),
-            hidden_size=128,
+            hidden_size=size.hidden,
             num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
             head_dim=32,
-            intermediate_size=352,
+            intermediate_size=size.feed_forward,
             max_position_embeddings=CONTEXT_TOKENS,
             tie_word_embeddings=False,
             dtype="float32",
@@ -98,14 +123,14 @@ def untrained(seed: int) -> LlamaForCausalLM:
     return model
 
 
-def demonstrations(steps: int, seed: int) -> list[tuple[str, str]]:
-    """Prompt and demonstration of every example, in training order: 64 math and 8 code a step.
+def demonstrations(steps: int, seed: int, size: Size = SMALL) -> list[tuple[str, str]]:
+    """Prompt and demonstration of every example, in training order: a step's math, then its code.
 
     Only problems of the train split are drawn; 30% of the demonstrations, at random, are corrupted.
     """
     rng = random.Random(seed)
     additions, multiplications = problems.math_pools("train")
-    few_programs = rng.sample(problems.code_problems("train"), CODE_PROGRAMS)
+    few_programs = rng.sample(problems.code_problems("train"), size.code_programs)
 
     def example(problem: problems.Arithmetic | problems.Program) -> tuple[str, str]:
         if rng.random() < CORRUPTED_SHARE:
@@ -114,19 +139,20 @@ def demonstrations(steps: int, seed: int) -> list[tuple[str, str]]:
 
     examples = []
     for _ in range(steps):
-        for _ in range(MATH_PER_STEP):
+        for _ in range(size.math_per_step):
             adds = rng.random() < problems.ADDITION_SHARE
             examples.append(example(rng.choice(additions if adds else multiplications)))
-        examples.extend(example(program) for program in rng.sample(few_programs, CODE_PER_STEP))
+        examples.extend(example(program) for program in rng.sample(few_programs, size.code_per_step))
     return examples
 
 
-def build(out: Path, seed: int = 0, steps: int = STEPS) -> Path:
+def build(out: Path, seed: int = 0, steps: int | None = None, size: Size = SMALL) -> Path:
     """Train the student and save it as a Hugging Face folder; returns that folder.
 
-    The folder appears whole or not at all. Raises ConfigError if it exists already.
+    `steps` are those of the size by default. The folder appears whole or not at all. Raises ConfigError
+    if it exists already.
     """
-    out = Path(out).absolute()
+    out, steps = Path(out).absolute(), size.steps if steps is None else steps
     if out.exists():
         raise ConfigError(f"{out}: exists already; give a folder that does not, or remove it")
     if steps < 1:
@@ -134,8 +160,9 @@ def build(out: Path, seed: int = 0, steps: int = STEPS) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        model, characters = untrained(seed), tokenizer()
-        _train(model, characters, demonstrations(steps, seed), seed, unfinished / "trainer")
+        model, characters = untrained(seed, size), tokenizer()
+        batch = size.math_per_step + size.code_per_step
+        _train(model, characters, demonstrations(steps, seed, size), batch, seed, unfinished / "trainer")
         shutil.rmtree(unfinished / "trainer", ignore_errors=True)
         model.save_pretrained(unfinished)
         characters.save_pretrained(unfinished)
@@ -150,13 +177,13 @@ def _train(
     model: LlamaForCausalLM,
     characters: PreTrainedTokenizerFast,
     examples: Sequence[tuple[str, str]],
+    batch: int,
     seed: int,
     folder: Path,
 ) -> None:
-    """Supervised steps over the examples, once, in their order; `folder` is the trainer's own."""
+    """Supervised steps of `batch` examples, once over all, in their order; `folder` is the trainer's own."""
     from transformers import Trainer, TrainingArguments
 
-    batch = MATH_PER_STEP + CODE_PER_STEP
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=len(examples) // batch,
@@ -216,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m teachers.demo_student", description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and demonstrations")
-    parser.add_argument("--steps", type=int, default=STEPS, help="supervised steps")
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="small is the shipped student")
+    parser.add_argument("--steps", type=int, help="supervised steps; by default those of the size")
     given = parser.parse_args(arguments)
 
     import torch
@@ -224,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # several threads make so small a model slower, and their sums would depend on the machine
     torch.set_num_threads(1)
     try:
-        print(build(given.out, given.seed, given.steps))
+        print(build(given.out, given.seed, given.steps, SIZES[given.size]))
     except ConfigError as error:
         parser.error(str(error))
 

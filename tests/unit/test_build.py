@@ -57,7 +57,7 @@ def test_no_part_of_the_recipe_is_forgotten():
     from configs.experts import RLExpert
 
     changed = {next(iter(change)) for change in RECIPE_CHANGES}
-    assert changed == RLExpert.model_fields.keys() - {"kind", "save_every"}
+    assert changed == RLExpert.model_fields.keys() - {"kind", "save_every", "base"}
 
 
 @pytest.mark.parametrize("change", OTHER_CHANGES, ids=str)
@@ -76,6 +76,23 @@ def test_every_id_is_another_one(student):
 )
 def test_another_base_changes_the_id(student, tmp_path, change):
     assert id_of(write_model(tmp_path / "other", **change)) != id_of(student)
+
+
+def test_a_base_of_its_own_is_the_base_that_counts(student, tmp_path):
+    other = write_model(tmp_path / "other", hidden=8)
+    ours = id_of(student, {"base": str(other)})
+    assert ours != id_of(student)
+    assert ours == id_of(other)  # the same reinforcement learning, whoever is the student
+    assert id_of(student, {"base": str(write_model(tmp_path / "copy"))}) == id_of(student)
+
+
+def test_ids_are_those_of_before_experts_had_bases():
+    """Experts that lie in registries are found again."""
+    assert id_of(STUDENT) == "d5eef85b1a2dff9e"
+    recipe = order(STUDENT).identity()["recipe"].keys()
+    assert recipe == {
+        "kind", "steps", "prompts_per_step", "samples_per_prompt", "learning_rate", "warmup_steps", "seed",
+    }  # fmt: skip
 
 
 def test_what_leaves_the_weights_alone_leaves_the_id_alone(student, tmp_path):
@@ -172,6 +189,16 @@ def test_the_job_is_the_order(tmp_path, trainer, monkeypatch):
     assert len(rows) == 4 * 2
     assert {row["extra_info"]["reward"] for row in rows} == {"exact"}
     assert sorted(row["prompt"][0]["content"] for row in rows) == ["1+1"] * 4 + ["1+2"] * 4
+
+
+def test_an_expert_with_a_base_is_trained_from_it_and_exported_like_it(tmp_path, trainer):
+    registry, student = Registry(tmp_path / "home"), write_model(tmp_path / "student")
+    record = build_expert(
+        registry, order(student, {"base": str(STUDENT)}), lambda: None, lambda step, metrics: None
+    )
+    assert [job.model_path for job in trainer.jobs] == [str(STUDENT)]
+    assert fingerprint(record.model_path).shapes_sha256 == fingerprint(STUDENT).shapes_sha256
+    assert record.identity["base_weights"] == fingerprint(STUDENT).weights_sha256
 
 
 def test_a_failed_build_is_not_visible_and_keeps_its_checkpoints(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -108,16 +110,17 @@ def test_demonstrations_are_of_the_train_split_and_30_percent_are_wrong() -> Non
     right |= {p.prompt: p.demonstration() for p in problems.code_problems("train")}
     examples = demo_student.demonstrations(steps=300, seed=3)
     assert {prompt for prompt, _ in examples} <= set(right)
-    per_step = demo_student.MATH_PER_STEP + demo_student.CODE_PER_STEP
+    size = demo_student.SMALL
+    per_step = size.math_per_step + size.code_per_step
     assert len(examples) == 300 * per_step
     for domain in ("Math", "Code"):
         of_domain = [(prompt, text) for prompt, text in examples if prompt.startswith(domain)]
         wrong = sum(text != right[prompt] for prompt, text in of_domain) / len(of_domain)
         assert wrong == pytest.approx(0.3, abs=0.03)
     shown = {prompt for prompt, _ in examples if prompt.startswith("Code")}
-    assert len(shown) == demo_student.CODE_PROGRAMS
+    assert len(shown) == size.code_programs
     adds = sum(prompt.startswith("Math") and "*" not in prompt for prompt, _ in examples)
-    assert adds / (300 * demo_student.MATH_PER_STEP) == pytest.approx(0.6, abs=0.03)
+    assert adds / (300 * size.math_per_step) == pytest.approx(0.6, abs=0.03)
 
 
 def test_demonstrations_depend_on_the_seed_only() -> None:
@@ -125,6 +128,48 @@ def test_demonstrations_depend_on_the_seed_only() -> None:
     assert demo_student.demonstrations(3, seed=1) != demo_student.demonstrations(3, seed=2)
     longer, shorter = demo_student.demonstrations(5, seed=1), demo_student.demonstrations(3, seed=1)
     assert longer[: len(shorter)] == shorter
+
+
+def test_the_shipped_students_demonstrations_stay_what_they_are() -> None:
+    """Its committed weights are what `--out DIR` alone makes: the recipe of that size must not move."""
+    examples = demo_student.demonstrations(demo_student.SMALL.steps, seed=0)
+    assert len(examples) == 360 * (64 + 8)
+    assert hashlib.sha256(json.dumps(examples).encode()).hexdigest()[:16] == "df4d9ad3fcfd9ca2"
+
+
+def test_the_large_size_is_wider_reads_the_same_tokens_and_sees_more_programs() -> None:
+    small, large = (demo_student.untrained(0, size) for size in demo_student.SIZES.values())
+    parameters = [sum(p.numel() for p in model.parameters()) for model in (small, large)]
+    assert 2 <= parameters[1] / parameters[0] <= 3
+    same = ("vocab_size", "num_hidden_layers", "head_dim", "max_position_embeddings", "eos_token_id")
+    assert all(getattr(small.config, name) == getattr(large.config, name) for name in same)
+    size = demo_student.SIZES["large"]
+    examples = demo_student.demonstrations(200, 0, size)
+    assert len(examples) == 200 * (size.math_per_step + size.code_per_step)
+    shown = {prompt for prompt, _ in examples if prompt.startswith("Code")}
+    assert len(shown) == size.code_programs > demo_student.SMALL.code_programs
+
+
+def test_micro_batches_hold_one_domain() -> None:
+    for size in demo_student.SIZES.values():
+        assert (
+            size.math_per_step % demo_student.MICRO_BATCH
+            == size.code_per_step % demo_student.MICRO_BATCH
+            == 0
+        )
+
+
+def test_the_command_builds_the_size_and_seed_it_is_told(tmp_path: Path, monkeypatch, capsys) -> None:
+    asked = []
+    monkeypatch.setattr(demo_student, "build", lambda *given: asked.append(given))
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    demo_student.main(["--out", "here"])
+    demo_student.main(["--out", "here", "--size", "large", "--seed", "1", "--steps", "3"])
+    small, large = demo_student.SIZES["small"], demo_student.SIZES["large"]
+    assert asked == [(Path("here"), 0, None, small), (Path("here"), 1, 3, large)]
+    with pytest.raises(SystemExit):
+        demo_student.main(["--out", "here", "--size", "huge"])
+    assert "small" in capsys.readouterr().err
 
 
 def test_loss_is_on_the_answer_only() -> None:

@@ -33,6 +33,18 @@ def test_each_teachers_own_base_is_its_domains_reference(compiled):
     assert logical_gpus(pool) == 1 + 4  # trainer, two teachers, two references
 
 
+def test_the_base_of_an_expert_that_is_built_here_is_its_reference(compiled):
+    large = {"kind": "rl", "steps": 2, "base": "/models/large"}
+    experts = ("domains.math.expert", large, "domains.code.expert", {"kind": "rl"})
+    job = compiled(config_with("objective.reference", "teacher_base", *experts))
+    models, references = scorer_models(job)
+    assert models == {"reference:1": "/models/large", "reference": str(STUDENT), **TEACHERS}
+    assert references == {"math": "reference:1", "code": "reference"}
+    models, references = scorer_models(compiled(config_with(*experts)))  # strong to weak, ordinary reference
+    assert models == {"reference": str(STUDENT), **TEACHERS}
+    assert references == {"math": "reference", "code": "reference"}
+
+
 def test_a_base_is_given_exactly_where_it_is_read():
     with pytest.raises(ValueError, match=r"teacher_base needs domains\.math\.expert\.base"):
         config_with("objective.reference", "teacher_base")

@@ -38,6 +38,12 @@ def test_model_card(tmp_path, data):
     assert data.verdicts[0].sentence in plain and data.limits[0] in plain
 
 
+def test_the_card_says_what_the_reference_was(data):
+    report = to_json(data)
+    assert "by the student's starting weights (B)" in model_card(report, data.config_yaml)
+    assert "by one reference model (B)" in model_card(report, data.config_yaml, "one reference model")
+
+
 def test_a_local_base_model_is_not_published_as_a_hub_name(tmp_path, data):
     (tmp_path / "org" / "model").mkdir(parents=True)
     for student in (str(tmp_path / "org" / "model"), "./student"):

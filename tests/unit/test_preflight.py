@@ -183,7 +183,8 @@ def test_a_references_tokenizer_must_be_the_students_and_its_folder_is_found(run
     resolved = found.with_folders(loaded)
     assert resolved.reference_of("math") == str(tmp_path / "base")
     assert found.fingerprints["base of math"].parameters == 99 * 8
-    assert found.memory_bytes == 4 * 2**30 + 20 * 99 * 4 + 4 * (3 * 99 * 4 + 99 * 8 + 99 * 4)
+    # two teachers, and two references: the larger base and the student
+    assert found.memory_bytes == 4 * 2**30 + 20 * 99 * 4 + 4 * (2 * 99 * 4 + 99 * 8 + 99 * 4)
     write_model(tmp_path / "base", extra_tokens=("<x>",))
     (only,) = problems_of(run, config)
     assert only.startswith("domains.math.expert.base (") and "another tokenizer than the student's" in only
