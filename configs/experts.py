@@ -41,4 +41,13 @@ class ModelExpert(Strict):
     """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`."""
 
 
-Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
+class AdapterExpert(Strict):
+    """An expert the user already has: a LoRA adapter on the student, in peft's format."""
+
+    kind: Literal["adapter"]
+    path: str
+    """Adapter folder (`adapter_config.json` and its weights) or hub name; it must have been trained on the
+    student's own weights."""
+
+
+Expert = Annotated[RLExpert | ModelExpert | AdapterExpert, Field(discriminator="kind")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from configs.experts import AdapterExpert
 from configs.load import LoadedConfig, registry_root
 from configs.schema import MergeConfig
 from merging.exopd import references
@@ -74,14 +75,24 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         training_bytes_per_device=parameters
         * TRAINING_BYTES
         // (config.hardware.gpus * config.hardware.nodes),
-        scorer_bytes=parameters * number_bytes * (len(config.domains) + len(references(config)[1])),
+        scorer_bytes=number_bytes * _scored_parameters(config, found),
         devices=config.hardware.gpus * config.hardware.nodes,
         assumptions=(
-            "every teacher and reference has the student's size",
+            "every teacher and reference has the student's size, adapters their own",
             "times are the median step of experts built here from this base, scaled by rollouts; "
             "none is shown where nothing was measured",
         ),
     )
+
+
+def _scored_parameters(config: MergeConfig, found: Preflight) -> int:
+    """Weights that the shared scorer holds; adapters lie on the student, whether it is read itself or not."""
+    student = found.fingerprints["student"].parameters
+    models = list(references(config)[1].values())
+    adapters = [name for name, domain in config.domains.items() if isinstance(domain.expert, AdapterExpert)]
+    carrier = bool(adapters) and config.student not in models
+    full = len(config.domains) - len(adapters) + len(models) + carrier
+    return full * student + sum(found.fingerprints[name].parameters for name in adapters)
 
 
 def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.experts import ModelExpert, RLExpert
+from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
+from merging.adapters import adapter_experts
 from merging.lengths import longest_prompts
 from merging.lock import check_free
 from merging.names import REFERENCE
@@ -45,8 +46,8 @@ class Preflight:
     student: Path
     """The student's folder."""
     fingerprints: dict[str, ModelFingerprint]
-    """Of `student`, of each domain whose expert is the user's own model, and of references of their own
-    (`reference`, `base of <domain>`)."""
+    """Of `student`, of each domain whose expert is the user's own model or adapter, and of references of
+    their own (`reference`, `base of <domain>`)."""
     routed: list[RoutedPrompt]
     """All prompts, before balancing."""
     duplicates: int
@@ -76,9 +77,9 @@ class Preflight:
         """The config with every model given by its folder, as trainer and evaluation need it."""
         domains = dict(config.domains)
         for name, domain in domains.items():
-            if isinstance(domain.expert, ModelExpert):
+            if isinstance(domain.expert, ModelExpert | AdapterExpert):
                 paths = {"path": self.fingerprints[name].path}
-                if domain.expert.base is not None:
+                if getattr(domain.expert, "base", None) is not None:
                     paths["base"] = self.fingerprints[base_key(name)].path
                 expert = domain.expert.model_copy(update=paths)
                 domains[name] = domain.model_copy(update={"expert": expert})
@@ -195,6 +196,8 @@ def _models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFingerpr
             with _collect(problems):
                 check(found["student"], model, place)
     if "student" in found:
+        with _collect(problems):
+            found |= adapter_experts(config, found["student"])
         with _collect(problems):
             _check_average(config, found)
     return found
@@ -370,6 +373,7 @@ def _check_disk(config: MergeConfig, student: ModelFingerprint, run_dir: Path) -
     trainings = 1 + ("opd" in config.baselines)
     trainings += sum(isinstance(domain.expert, RLExpert) for domain in config.domains.values())
     exports = trainings + ("average" in config.baselines)
+    exports += sum(isinstance(domain.expert, AdapterExpert) for domain in config.domains.values())
     # a new checkpoint is written before the old one is removed
     needed = student.parameters * (2 * CHECKPOINT_BYTES * trainings + 4 * exports) + GIB // 4
     folder = Path(run_dir).absolute()

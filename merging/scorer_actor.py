@@ -25,8 +25,8 @@ class _Request:
 class ScorerActor:
     """Batches what waits: while one batch is computed the next one gathers."""
 
-    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
-        self.scorer = SharedScorer(models, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch)
+    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int, base: str):
+        self.scorer = SharedScorer(models, device, dtype, tokens_per_batch, base)
         self.waiting: list[_Request] = []
         self.worker: asyncio.Task | None = None
 
@@ -98,4 +98,4 @@ def start_scorer(config):
     environment = {} if settings.device == "cpu" else {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     return ScorerActor.options(
         name=ACTOR_NAME, num_cpus=1, max_concurrency=100_000, runtime_env={"env_vars": environment}
-    ).remote(dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch)
+    ).remote(dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch, settings.base)

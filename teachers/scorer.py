@@ -3,7 +3,8 @@
 Teacher and reference go through the same code on the same device, so that numerical differences cancel
 in T - B. Models of one architecture and size share one module: their weights lie in host memory and take
 turns in it. On a CPU a turn is a change of pointers; on a GPU it is one copy, made once for all rollouts that
-wait for that model. Other architectures have modules of their own.
+wait for that model. Other architectures have modules of their own. LoRA adapters lie on one base and are
+switched on and off in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from teachers.adapters import Adapters, is_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +42,9 @@ ROWS_PER_CHUNK = 2048
 
 LOGITS_PER_CHUNK = 2**26
 """Logits of one model that exist at the same time where whole distributions are compared (256 MiB)."""
+
+BASE = "base of adapters"
+"""Name of the adapters' base where it is none of the models that are read."""
 
 Head = Callable[["torch.Tensor"], "torch.Tensor"]
 """Hidden states, [positions, width] -> logits, [positions, vocabulary]."""
@@ -91,22 +98,33 @@ class _Seat:
     settings: dict
     shapes: dict[str, torch.Size]
     current: str
+    """The full model whose weights are in the module."""
+    adapters: Adapters
 
 
 class SharedScorer:
     """Log-probabilities of rollouts under any of several models.
 
     Args:
-        models: name to model folder; all share the tokenizer and the vocabulary's size.
+        models: name to folder of a model, or of an adapter on `base`; all share the tokenizer and the
+            vocabulary's size.
         device: "cpu" or "cuda".
         dtype: name of a torch dtype, such as "float32".
         tokens_per_batch: most padded tokens in one forward pass.
+        base: folder of the model that adapters lie on; read, and held once, where there are any.
 
-    Raises ValueError where a model's vocabulary has another size than the first one's, or where the model
-    does more to its logits than its output head.
+    Raises ValueError where an adapter has no base, where a model's vocabulary has another size than the first
+    one's, or where the model does more to its logits than its output head.
     """
 
-    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int):
+    def __init__(
+        self,
+        models: dict[str, str],
+        device: str,
+        dtype: str,
+        tokens_per_batch: int,
+        base: str | None = None,
+    ):
         import torch
 
         self.device, self.tokens_per_batch = torch.device(device), tokens_per_batch
@@ -117,8 +135,16 @@ class SharedScorer:
         self.current: str | None = None
         """The model that was read last."""
         self.passes: Counter[str] = Counter()
+        self.adapter_of: dict[str, str] = {}
+        """Name of each adapter among those on its base."""
+        self.full_of: dict[str, str] = {}
+        """Name of the full model that each model is, or is an adapter on."""
+        adapters = {name: path for name, path in models.items() if is_adapter(path)}
         for name, path in models.items():
-            self._load(name, path)
+            if name not in adapters:
+                self._load(name, path)
+        if adapters:
+            self._load_adapters(adapters, base, models)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -157,7 +183,23 @@ class SharedScorer:
             )
         self.weights[name] = {key: value.detach() for key, value in module.state_dict().items()}
         self.seat_of[name] = self._seat(name, module)
+        self.full_of[name] = name
         self.current = self.current or name
+
+    def _load_adapters(self, adapters: dict[str, str], base: str | None, models: dict[str, str]) -> None:
+        """Puts the adapters on the base, which may be one of the models itself."""
+        if base is None:
+            raise ValueError(f"adapters {sorted(adapters)} need the model that they lie on (base)")
+        full = next(
+            (name for name, path in models.items() if Path(path).resolve() == Path(base).resolve()), BASE
+        )
+        if full == BASE:
+            self._load(full, base)
+        seat = self.seat_of[full]
+        for number, (name, path) in enumerate(adapters.items()):
+            self.adapter_of[name] = f"adapter_{number}"
+            seat.adapters.add(self.adapter_of[name], path)
+            self.seat_of[name], self.full_of[name] = seat, full
 
     def _seat(self, name: str, module: torch.nn.Module) -> _Seat:
         """The seat that fits the model, else a new one, with the model in it."""
@@ -166,14 +208,16 @@ class SharedScorer:
         for seat in self.seats:
             if (seat.shapes, seat.settings) == (shapes, settings):
                 return seat
-        self.seats.append(_Seat(module.requires_grad_(False).to(self.device), settings, shapes, name))
+        module = module.requires_grad_(False).to(self.device)
+        self.seats.append(_Seat(module, settings, shapes, name, Adapters(module)))
         return self.seats[-1]
 
     def _use(self, model: str) -> None:
-        seat = self.seat_of[model]
-        if seat.current != model:
-            seat.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
-            seat.current = model
+        seat, full = self.seat_of[model], self.full_of[model]
+        if seat.current != full:
+            seat.adapters.load_full(self.weights[full], assign=self.device.type == "cpu")
+            seat.current = full
+        seat.adapters.switch(self.adapter_of.get(model))
         self.current = model
 
     def _batches(self, sequences: list[Scored]) -> list[list[int]]:
@@ -296,10 +340,8 @@ class SharedScorer:
         module = self.seat_of[model].module
         head = module.get_output_embeddings()
         prefix = next(name for name, part in module.named_modules() if part is head)
-        own = {
-            name: self.weights[model][f"{prefix}.{name}"].to(self.device)
-            for name, _ in head.named_parameters()
-        }
+        weights = self.weights[self.full_of[model]]  # an adapter leaves the head as it is
+        own = {name: weights[f"{prefix}.{name}"].to(self.device) for name, _ in head.named_parameters()}
         return lambda hidden: functional_call(head, own, (hidden,))
 
 
