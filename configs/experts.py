@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.strict import Strict
 
@@ -29,6 +29,16 @@ class RLExpert(Strict):
     """Steps between checkpoints; a stopped build continues from the last one."""
     seed: int = 42
     """Seed of prompt order and sampling."""
+    lora_rank: PositiveInt | None = None
+    """Train a LoRA adapter of this rank on all linear layers; by default all weights are trained."""
+    lora_alpha: PositiveInt | None = None
+    """The adapter's scale is `lora_alpha / lora_rank`; by default twice the rank."""
+
+    @model_validator(mode="after")
+    def _alpha_needs_a_rank(self) -> RLExpert:
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ValueError("lora_alpha is read with lora_rank only; give lora_rank, or leave it out")
+        return self
 
 
 class ModelExpert(Strict):

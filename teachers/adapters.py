@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import ConfigError
 from teachers import fingerprint as fp
-from teachers.registry import Registry
 from trainer.export import TOKENIZER_FILES, save_model
 
 if TYPE_CHECKING:
     import torch
+
+    from teachers.registry import Registry
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -96,6 +97,11 @@ def fingerprint(path: str | Path) -> AdapterFingerprint:
         shapes=shapes,
         path=str(folder),
     )
+
+
+def weights_sha256(path: str | Path) -> str:
+    """The digest that identifies the weights of a folder with an adapter or a full model."""
+    return (fingerprint(path) if is_adapter(path) else fp.fingerprint(path)).weights_sha256
 
 
 # -------------------------------------------------------------------------------------------- checks
