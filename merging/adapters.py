@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from configs.experts import AdapterExpert
+from configs.experts import AdapterExpert, RLExpert
 from configs.load import ConfigError, registry_root
 from configs.schema import MergeConfig
 from teachers import adapters
@@ -36,6 +37,17 @@ def adapter_experts(config: MergeConfig, student: ModelFingerprint) -> dict[str,
         )
     if problems:
         raise ConfigError(*problems)
+    return found
+
+
+def adapter_parameters(config: MergeConfig, models: Mapping[str, ModelFingerprint]) -> dict[str, int]:
+    """Weights of each domain's adapter, given or still to be trained; domains with full models have none."""
+    found = {}
+    for name, domain in config.domains.items():
+        if isinstance(domain.expert, AdapterExpert) and name in models:
+            found[name] = models[name].parameters
+        elif isinstance(domain.expert, RLExpert) and domain.expert.lora_rank is not None:
+            found[name] = adapters.lora_parameters(models["student"], domain.expert.lora_rank)
     return found
 
 

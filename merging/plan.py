@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from configs.experts import AdapterExpert
 from configs.load import LoadedConfig, registry_root
 from configs.schema import MergeConfig
+from merging.adapters import adapter_parameters
 from merging.exopd import references
 from merging.preflight import Preflight, preflight
 
@@ -88,11 +88,10 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
 def _scored_parameters(config: MergeConfig, found: Preflight) -> int:
     """Weights that the shared scorer holds; adapters lie on the student, whether it is read itself or not."""
     student = found.fingerprints["student"].parameters
-    models = list(references(config)[1].values())
-    adapters = [name for name, domain in config.domains.items() if isinstance(domain.expert, AdapterExpert)]
-    carrier = bool(adapters) and config.student not in models
-    full = len(config.domains) - len(adapters) + len(models) + carrier
-    return full * student + sum(found.fingerprints[name].parameters for name in adapters)
+    models = references(config)[1].values()
+    own = adapter_parameters(config, found.fingerprints)
+    carrier = bool(own) and config.student not in models
+    return (len(config.domains) - len(own) + len(models) + carrier) * student + sum(own.values())
 
 
 def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:

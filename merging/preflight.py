@@ -15,7 +15,7 @@ from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
-from merging.adapters import adapter_experts
+from merging.adapters import adapter_experts, adapter_parameters
 from merging.lengths import longest_prompts
 from merging.lock import check_free
 from merging.names import REFERENCE
@@ -354,9 +354,10 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
     import psutil
 
     student = models["student"].parameters
-    scored = student + sum(
-        models[name].parameters if name in models else student for name in config.domains
-    )  # the reference and every teacher, in float32
+    own = {name: models[name].parameters for name in config.domains if name in models}
+    own |= adapter_parameters(config, models)
+    # the reference and every teacher, in float32
+    scored = student + sum(own.get(name, student) for name in config.domains)
     scored += sum(models[key].parameters for key in _references(config) if key in models)
     needed = CPU_PROCESSES_BYTES + CPU_TRAINING_BYTES * student * config.hardware.gpus + 4 * scored
     available = psutil.virtual_memory().available

@@ -89,14 +89,24 @@ def fingerprint(path: str | Path) -> AdapterFingerprint:
             "adapter_model.bin is not read)"
         )
     shapes = {name: tuple(shape) for name, shape in fp.tensor_shapes([file]).items()}
-    important = {key: value for key, value in settings.items() if key not in UNIMPORTANT}
     return AdapterFingerprint(
-        weights_sha256=_digest([fp.file_sha256(file), important]),
+        weights_sha256=_digest([fp.file_sha256(file), _important(settings)]),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         settings=settings,
         shapes=shapes,
         path=str(folder),
     )
+
+
+def _important(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes the adapter's numbers: peft writes a set of modules in any order, and, from version to
+    version, other settings that are off."""
+    kept = {key: value for key, value in settings.items() if value and key not in UNIMPORTANT}
+    sets = ("target_modules", "exclude_modules")
+    return {
+        key: sorted(value) if key in sets and isinstance(value, list) else value
+        for key, value in kept.items()
+    }
 
 
 def weights_sha256(path: str | Path) -> str:
@@ -167,7 +177,7 @@ def _misfits(student: fp.ModelFingerprint, adapter: AdapterFingerprint) -> Itera
 
 
 def _misfit(module: str, layers: Mapping[str, tuple[int, ...]], adapter: AdapterFingerprint) -> str | None:
-    if module.rsplit(".", 1)[-1] == "lm_head" or "embed" in module.rsplit(".", 1)[-1]:
+    if _is_embedding(module):
         return (
             f"an adapter on {module!r} is not supported: embedding and output layer may share their weights; "
             "leave it out of target_modules"
@@ -215,6 +225,19 @@ def _layers(student: Path) -> dict[str, tuple[int, ...]]:
             module = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(student))
         shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     return {name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")}
+
+
+def lora_parameters(student: fp.ModelFingerprint, rank: int) -> int:
+    """Weights of an adapter of this rank on all linear layers of the student but the output layer."""
+    layers = _layers(Path(student.path))
+    inner = [shape for name, shape in layers.items() if len(shape) == 2 and not _is_embedding(name)]
+    return sum(rank * sum(shape) for shape in inner)
+
+
+def _is_embedding(layer: str) -> bool:
+    """Whether the layer turns tokens into vectors or vectors into logits."""
+    last = layer.rsplit(".", 1)[-1]
+    return last == "lm_head" or "embed" in last
 
 
 def _other_tokens(student: fp.ModelFingerprint, folder: Path) -> Iterator[str]:

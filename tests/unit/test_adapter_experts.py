@@ -166,3 +166,14 @@ def test_provenance_says_what_is_an_adapter(opened):
     found = _provenance(folder, teachers)
     assert found["teacher math weights"].endswith(" (given, an adapter on the student)")
     assert found["teacher code weights"].endswith(" (given)")
+
+
+def test_an_adapter_that_is_still_to_be_trained_is_counted_as_one(loaded, tmp_path):
+    """Rank 4 on all linear layers is what the given adapter has, too."""
+    trained = loaded("domains.math.expert={kind: rl, steps: 2, prompts_per_step: 4, lora_rank: 4}")
+    own = adapters.fingerprint(tmp_path / "math_adapter").parameters
+    student = fingerprint.fingerprint(STUDENT)
+    assert adapters.lora_parameters(student, 4) == own
+    assert make_plan(trained, tmp_path / "run").scorer_bytes == 4 * (2 * student.parameters + own)
+    given = preflight(loaded(), tmp_path / "run").memory_bytes
+    assert preflight(trained, tmp_path / "run").memory_bytes == given

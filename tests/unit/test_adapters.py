@@ -12,7 +12,7 @@ import pytest
 from configs.load import ConfigError
 from teachers import adapters, fingerprint
 from teachers.registry import Registry
-from tests.unit.lora_adapters import write_adapter
+from tests.unit.lora_adapters import LINEAR, write_adapter
 from tests.unit.model_copies import STUDENT, noisy_copy, reconfigured_copy, weights_of
 
 NAME = "domains.math.expert"
@@ -132,10 +132,11 @@ def test_identity_is_weights_and_settings_and_nothing_else(tmp_path):
         adapters.fingerprint(write_adapter(tmp_path / f"{number}", seed, **settings)).weights_sha256
         for number, (seed, settings) in enumerate(
             [(0, {}), (0, {"base_model_name_or_path": "elsewhere", "lora_dropout": 0.5}), (1, {}),
-             (0, {"alpha": 9}), (0, {"use_rslora": True})]
+             (0, {"alpha": 9}), (0, {"use_rslora": True}),
+             (0, {"target_modules": [*reversed(LINEAR)], "loftq_config": {}, "use_dora": False})]
         )
     ]  # fmt: skip
-    assert digests[0] == digests[1]
+    assert digests[0] == digests[1] == digests[5]
     assert len(set(digests)) == 4
 
 
