@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.strict import Strict
 
@@ -32,6 +32,18 @@ class RLExpert(Strict):
     """Steps between checkpoints; a stopped build continues from the last one."""
     seed: int = 42
     """Seed of prompt order and sampling."""
+    lora_rank: PositiveInt | None = None
+    """Train a LoRA adapter of this rank on all linear layers; by default all weights are trained."""
+    lora_alpha: PositiveInt | None = None
+    """The adapter's scale is `lora_alpha / lora_rank`; by default twice the rank."""
+
+    @model_validator(mode="after")
+    def _alpha_needs_a_rank(self) -> RLExpert:
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ValueError("lora_alpha is read with lora_rank only; give lora_rank, or leave it out")
+        if self.base is not None and self.lora_rank is not None:
+            raise ValueError("an adapter lies on the student: leave out either lora_rank or base")
+        return self
 
 
 class ModelExpert(Strict):
@@ -44,4 +56,13 @@ class ModelExpert(Strict):
     """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`."""
 
 
-Expert = Annotated[RLExpert | ModelExpert, Field(discriminator="kind")]
+class AdapterExpert(Strict):
+    """An expert the user already has: a LoRA adapter on the student, in peft's format."""
+
+    kind: Literal["adapter"]
+    path: str
+    """Adapter folder (`adapter_config.json` and its weights) or hub name; it must have been trained on the
+    student's own weights."""
+
+
+Expert = Annotated[RLExpert | ModelExpert | AdapterExpert, Field(discriminator="kind")]

@@ -229,7 +229,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         _resolve_prompts(domain.get("prompts"), folder)
         _resolve_prompts(domain.get("validation"), folder)
         expert = domain.get("expert")
-        if isinstance(expert, dict) and expert.get("kind") in ("model", "rl"):
+        if isinstance(expert, dict) and expert.get("kind") in ("model", "rl", "adapter"):
             _resolve_model(expert, "path", folder)
             _resolve_model(expert, "base", folder)
         benchmarks = domain.get("benchmarks")

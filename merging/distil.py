@@ -68,7 +68,8 @@ class Distillation:
             prompts = self.work / "prompts.parquet"
             with_reward_scales(self.prompts, prompts, config.training.prompts_per_step, self.reward_scale_at)
         paths = {teacher.domain: teacher.model_path for teacher in self.teachers}
-        return merge_job(config, self.name, paths, prompts, self.work)
+        adapters = {t.domain: t.adapter_path for t in self.teachers if t.adapter_path is not None}
+        return merge_job(config, self.name, paths, prompts, self.work, adapters)
 
     def _train(self, job, cluster: _Cluster) -> None:
         from merging.metrics import check_start

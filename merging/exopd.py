@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,23 @@ REWARD_FUNCTION = ("teachers.rewards", "observe_score")
 
 
 def merge_job(
-    config: MergeConfig, name: str, teachers: dict[str, str], train_file: Path, folder: Path
+    config: MergeConfig,
+    name: str,
+    teachers: dict[str, str],
+    train_file: Path,
+    folder: Path,
+    adapters: Mapping[str, str] | None = None,
 ) -> TrainingJob:
     """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
 
-    `teachers` maps each domain to its expert's model folder. Raises ConfigError for a domain whose name
-    is taken by the reference.
+    `teachers` maps each domain to the folder of its expert's full model, `adapters` those whose expert is an
+    adapter to the adapter's, which the shared scorer reads instead, on the student. Raises ConfigError for a
+    domain whose name is taken by the reference.
     """
     if REFERENCE in teachers:
         raise ConfigError(f"domains.{REFERENCE}: this name stands for the reference model; choose another")
     training = config.training
+    read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
     return TrainingJob(
         name=name,
         model_path=config.student,
@@ -55,7 +63,11 @@ def merge_job(
         agent_loop_manager="merging.agent_loop.ScoringAgentLoopManager",
         chat_template=config.chat_template,
         imports=("merging.shared_trainer",) if config.scorer.kind == "shared" else (),
-        verl_overrides={**_objective(config), **_teachers(config, teachers), **_scorer(config, teachers)},
+        verl_overrides={
+            **_objective(config),
+            **_teachers(config, teachers),
+            **_scorer(config, {**teachers, **read_as_adapters}),
+        },
     )
 
 
@@ -137,6 +149,7 @@ def _scorer(config: MergeConfig, teachers: dict[str, str]) -> dict[str, Any]:
         "protege.scorer": {
             "kind": config.scorer.kind,
             "models": {**models, **teachers},
+            "base": config.student,
             "references": names,
             "device": config.hardware.device,
             "dtype": scorer_dtype(config),

@@ -14,6 +14,7 @@ from configs.experts import ModelExpert, RLExpert
 from configs.load import ConfigError
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
+from merging.adapters import adapter_experts, adapter_parameters
 from merging.names import REFERENCE
 from teachers.fingerprint import ModelFingerprint
 
@@ -89,6 +90,8 @@ def check_models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFin
                 check(found["student"], model, place)
     if "student" in found:
         with collecting(problems):
+            found |= adapter_experts(config, found["student"])
+        with collecting(problems):
             _check_average(config, found)
     return found
 
@@ -121,9 +124,15 @@ def built_parameters(config: MergeConfig, models: Models) -> dict[str, int]:
 
 
 def scored_parameters(config: MergeConfig, models: Models) -> int:
-    """Sizes of all teachers, and of each model that is read as a reference, together."""
+    """Sizes of all teachers, and of each model that is read as a reference, together.
+
+    Adapters count as adapters; they lie on the student, whether it is read itself or not.
+    """
     student, built = models["student"], built_parameters(config, models)
-    teachers = [built.get(name) or models.get(name, student).parameters for name in config.domains]
+    adapters = adapter_parameters(config, models)
+    full = [name for name in config.domains if name not in adapters]
+    teachers = [built.get(name) or models.get(name, student).parameters for name in full]
     keys = {model.path: key for key, model in _declared(config).items()} | {config.student: "student"}
-    references = {keys[config.reference_of(name)] for name in config.domains}
-    return sum(teachers) + sum(models.get(key, student).parameters for key in references)
+    read = {keys[config.reference_of(name)] for name in config.domains} | ({"student"} if adapters else set())
+    references = [models.get(key, student).parameters for key in read]
+    return sum(teachers) + sum(adapters.values()) + sum(references)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.experts import ModelExpert, RLExpert
+from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
@@ -46,7 +46,7 @@ class Preflight:
     student: Path
     """The student's folder."""
     fingerprints: dict[str, ModelFingerprint]
-    """Of `student`, of each domain whose expert is the user's own model, of the bases of experts
+    """Of `student`, of each domain whose expert is the user's own model or adapter, of the bases of experts
     (`base of <domain>`), and of a reference of its own (`reference`)."""
     routed: list[RoutedPrompt]
     """All prompts, before balancing."""
@@ -78,7 +78,7 @@ class Preflight:
         domains = dict(config.domains)
         for name, domain in domains.items():
             paths = {}
-            if isinstance(domain.expert, ModelExpert):
+            if isinstance(domain.expert, ModelExpert | AdapterExpert):
                 paths["path"] = self.fingerprints[name].path
             if base_key(name) in self.fingerprints:
                 paths["base"] = self.fingerprints[base_key(name)].path
@@ -297,6 +297,7 @@ def _check_disk(config: MergeConfig, models: dict[str, ModelFingerprint], run_di
     student = models["student"].parameters
     trained = student * (1 + ("opd" in config.baselines)) + sum(built_parameters(config, models).values())
     exported = trained + student * ("average" in config.baselines)
+    exported += student * sum(isinstance(domain.expert, AdapterExpert) for domain in config.domains.values())
     # a new checkpoint is written before the old one is removed
     needed = 2 * CHECKPOINT_BYTES * trained + 4 * exported + GIB // 4
     folder = Path(run_dir).absolute()

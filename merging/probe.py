@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.experts import ModelExpert
+from configs.experts import RLExpert
 from configs.load import ConfigError, LoadedConfig, registry_root
 
 if TYPE_CHECKING:
@@ -136,18 +136,19 @@ def _prompts(config: MergeConfig, routed: Sequence[RoutedPrompt], domain: str, m
 
 
 def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
+    from merging.adapters import full_model
     from merging.experts import orders
     from teachers.build import find_expert
     from teachers.registry import Registry
 
-    if isinstance(config.domains[domain].expert, ModelExpert):
-        return found.fingerprints[domain].path
+    if not isinstance(config.domains[domain].expert, RLExpert):
+        return full_model(config, found.fingerprints[domain].path)
     record = find_expert(Registry(registry_root(config.registry)), orders(config, found)[domain])
     if record is None:
         raise ConfigError(
             f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it"
         )
-    return record.model_path
+    return full_model(config, record.model_path)
 
 
 def _tokenizer(student: Path):

@@ -101,7 +101,8 @@ def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     found = dict(versions())
     found["base student weights"] = fingerprint(config.student).weights_sha256
     for teacher in teachers:
-        built = f" (registry {teacher.record_id})" if teacher.record_id else " (given)"
+        origin = f"registry {teacher.record_id}" if teacher.record_id else "given"
+        built = f" ({origin}{', an adapter on the student' if teacher.adapter_path else ''})"
         found[f"teacher {teacher.domain} weights"] = teacher.weights_sha256 + built
         base = getattr(config.domains[teacher.domain].expert, "base", None)
         if base is not None:

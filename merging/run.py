@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.experts import ModelExpert
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from merging.distil import Distillation
 from merging.lock import RunLock
@@ -30,7 +29,9 @@ class Teacher:
     model_path: str
     weights_sha256: str
     record_id: str | None
-    """Its id in the registry; None for the user's own model."""
+    """Its id in the registry; None for the user's own."""
+    adapter_path: str | None = None
+    """The adapter's folder where it is one; `model_path` then holds it and the student as one model."""
 
 
 def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
@@ -89,17 +90,19 @@ def report_run(run_dir: Path) -> Path:
 
 
 def _experts(folder: RunFolder, found: Preflight, cluster: _Cluster) -> list[Teacher]:
+    from merging.adapters import full_model
     from merging.experts import build_or_find
-    from teachers.fingerprint import fingerprint
+    from teachers.adapters import is_adapter
 
     teachers = []
     for domain, record in build_or_find(folder, found, cluster):
-        expert = folder.config.domains[domain].expert
-        if record is not None:
-            teachers.append(Teacher(domain, record.model_path, record.weights_sha256, record.id))
-        else:
-            assert isinstance(expert, ModelExpert)
-            teachers.append(Teacher(domain, expert.path, fingerprint(expert.path).weights_sha256, None))
+        path = record.model_path if record else folder.config.domains[domain].expert.path
+        weights = (record or found.fingerprints[domain]).weights_sha256
+        full = full_model(folder.config, path)
+        if full != path:
+            say(f"expert {domain}: adapter and student as one model in {full}")
+        adapter = path if is_adapter(path) else None
+        teachers.append(Teacher(domain, full, weights, record.id if record else None, adapter))
     return teachers
 
 

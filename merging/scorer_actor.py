@@ -25,8 +25,16 @@ class _Request:
 class ScorerActor:
     """Batches what waits: while one batch is computed the next one gathers."""
 
-    def __init__(self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int, canary: bool):
-        self.scorer = SharedScorer(models, device, dtype, tokens_per_batch, canary)
+    def __init__(
+        self,
+        models: dict[str, str],
+        device: str,
+        dtype: str,
+        tokens_per_batch: int,
+        canary: bool,
+        base: str,
+    ):
+        self.scorer = SharedScorer(models, device, dtype, tokens_per_batch, canary, base)
         self.waiting: list[_Request] = []
         self.worker: asyncio.Task | None = None
 
@@ -99,5 +107,6 @@ def start_scorer(config):
     return ScorerActor.options(
         name=ACTOR_NAME, num_cpus=1, max_concurrency=100_000, runtime_env={"env_vars": environment}
     ).remote(
-        dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch, settings.canary
-    )
+        dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch, settings.canary,
+        settings.base,
+    )  # fmt: skip

@@ -16,15 +16,17 @@ from configs.schema import MergeConfig
 from routing.dataset import write_parquet
 from routing.mix import schedule
 from routing.routers import RoutedPrompt
+from teachers.adapters import weights_sha256
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
 from teachers.registry import LEARNING_CURVE, MODEL, RECORD, ExpertRecord, Registry, expert_id, record_json
-from trainer.export import export
+from trainer.export import export, export_adapter
 from trainer.files import new_folder, write_json
-from trainer.job import TrainingJob
+from trainer.job import Lora, TrainingJob
 from trainer.ray_cluster import RayCluster
 from trainer.run import OnStep, attempts, read_metrics, train, wall_seconds
 
+LORA_FIELDS = ("lora_rank", "lora_alpha")
 REWARD_METRIC = "critic/score/mean"
 SAVED_KEYS = {
     "reward": REWARD_METRIC,
@@ -54,10 +56,19 @@ class ExpertOrder:
         """Rollout length limit of the build."""
         return self.recipe.max_response_tokens or self.config.training.max_response_tokens
 
+    @property
+    def lora(self) -> Lora | None:
+        """The adapter that is trained; None where all weights are."""
+        rank, alpha = self.recipe.lora_rank, self.recipe.lora_alpha
+        return None if rank is None else Lora(rank, 2 * rank if alpha is None else alpha)
+
     def identity(self) -> dict[str, Any]:
         """Base, recipe, reward, data and lengths; nothing that leaves the weights as they are."""
         base = fingerprint(self.base)
-        recipe = self.recipe.model_dump(exclude={"base", "save_every", "max_response_tokens"})
+        own = {"base", "save_every", "max_response_tokens", *LORA_FIELDS}
+        recipe = self.recipe.model_dump(exclude=own)
+        if self.lora is not None:  # experts without an adapter keep the ids of before there were any
+            recipe |= {"lora_rank": self.lora.rank, "lora_alpha": self.lora.alpha}
         return {
             "base_weights": base.weights_sha256,
             "base_tokenizer": base.tokenizer_sha256,
@@ -113,6 +124,7 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
         prompts_per_step=recipe.prompts_per_step,
         samples_per_prompt=recipe.samples_per_prompt,
         learning_rate=recipe.learning_rate,
+        lora=order.lora,
         warmup_steps=recipe.warmup_steps,
         max_prompt_tokens=training.max_prompt_tokens,
         max_response_tokens=order.response_tokens,
@@ -131,7 +143,11 @@ def _store(
     last = [row["reward"] for row in curve[-max(1, len(curve) // 10) :] if "reward" in row]
     target = registry.folder(id)
     with new_folder(target) as folder:
-        export(job.checkpoints, job.steps, Path(order.base), folder / MODEL)
+        base = Path(order.base)
+        if job.lora is None:
+            export(job.checkpoints, job.steps, base, folder / MODEL)
+        else:
+            export_adapter(job.checkpoints, job.steps, base, folder / MODEL, job.lora)
         (folder / LEARNING_CURVE).write_text(
             "".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8"
         )
@@ -139,7 +155,7 @@ def _store(
             id=id,
             domain=order.domain,
             identity=identity,
-            weights_sha256=fingerprint(folder / MODEL).weights_sha256,
+            weights_sha256=weights_sha256(folder / MODEL),
             prompts=len(order.prompts),
             final_reward=sum(last) / len(last) if last else None,
             wall_seconds=round(wall_seconds(job.folder), 1),

@@ -75,19 +75,21 @@ def fingerprint(path: str | Path) -> ModelFingerprint:
     Raises ConfigError if the folder is no complete model.
     """
     folder = resolve_model(str(path))
-    config = _json(folder / "config.json")
+    if (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder}: is an adapter, not a full model; an expert is one with `kind: adapter`")
+    config = read_json(folder / "config.json")
     text_config = config.get("text_config", config)
     if not isinstance(text_config.get("vocab_size"), int):
         raise ConfigError(f"{folder / 'config.json'}: no whole number `vocab_size`")
-    vocabulary, merges = _tokenizer(folder)
-    files = _weight_files(folder)
-    shapes = _shapes(files)
+    vocabulary, _ = _tokenizer(folder)
+    files = weight_files(folder)
+    shapes = tensor_shapes(files)
     sizes = [math.prod(shape) for shape in shapes.values()]
     return ModelFingerprint(
-        weights_sha256=_digest([[file.name, _file_sha256(*_stamp(file))] for file in files]),
-        tokenizer_sha256=_digest([sorted(vocabulary.items()), merges]),
+        weights_sha256=_digest([[file.name, file_sha256(file)] for file in files]),
+        tokenizer_sha256=tokenizer_sha256(folder),
         eos_token_ids=_eos_token_ids(folder, config, vocabulary),
-        chat_template_sha256=_chat_template_sha256(folder),
+        chat_template_sha256=chat_template_sha256(folder),
         vocab_size=text_config["vocab_size"],
         tokenizer_size=len(vocabulary),
         max_position_embeddings=text_config.get("max_position_embeddings"),
@@ -184,7 +186,8 @@ def _tokenizer_difference(student: ModelFingerprint, teacher: ModelFingerprint) 
 # ----------------------------------------------------------------------------------------- the files
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a model's file; raises ConfigError if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -197,14 +200,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return _json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Weight files by name: safetensors if there are any, else PyTorch's."""
     index = _optional_json(folder / "model.safetensors.index.json")
     expected = [folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
@@ -218,6 +221,11 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def file_sha256(file: Path) -> str:
+    """Digest of a file's bytes, read once a process."""
+    return _file_sha256(*_stamp(file))
+
+
 def _stamp(file: Path) -> tuple[str, int, int]:
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns
@@ -229,7 +237,7 @@ def _file_sha256(path: str, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shapes(files: list[Path]) -> dict[str, list[int]]:
+def tensor_shapes(files: list[Path]) -> dict[str, list[int]]:
     """Shape of every tensor, by name, from the headers of safetensors files."""
     shapes: dict[str, list[int]] = {}
     for file in (file for file in files if file.suffix == ".safetensors"):
@@ -256,6 +264,12 @@ def _safetensors_header(file: Path) -> dict[str, Any]:
     return header
 
 
+def tokenizer_sha256(folder: Path) -> str:
+    """Digest of a folder's vocabulary and merges, however the file spells them."""
+    vocabulary, merges = _tokenizer(folder)
+    return _digest([sorted(vocabulary.items()), merges])
+
+
 def _tokenizer(folder: Path) -> tuple[dict[str, int], list[str]]:
     """Vocabulary (token to id, added tokens too) and merges."""
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -267,7 +281,7 @@ def _tokenizer(folder: Path) -> tuple[dict[str, int], list[str]]:
 @lru_cache(maxsize=8)
 def _read_tokenizer(path: str, _size: int, _mtime_ns: int) -> tuple[dict[str, int], list[str]]:
     file = Path(path)
-    content = _json(file) if file.name == "tokenizer.json" else _converted_tokenizer(file.parent)
+    content = read_json(file) if file.name == "tokenizer.json" else _converted_tokenizer(file.parent)
     model = content.get("model", {})
     listed = model.get("vocab", {})
     vocabulary = dict(listed) if isinstance(listed, dict) else {entry[0]: i for i, entry in enumerate(listed)}
@@ -296,7 +310,7 @@ def _eos_token_ids(folder: Path, config: dict[str, Any], vocabulary: dict[str, i
     if token is not None and token not in vocabulary:
         raise ConfigError(f"{folder / 'tokenizer_config.json'}: eos_token {token!r} is not in the vocabulary")
     generation_file = folder / "generation_config.json"
-    stated = (_json(generation_file) if generation_file.is_file() else config).get("eos_token_id")
+    stated = (read_json(generation_file) if generation_file.is_file() else config).get("eos_token_id")
     ids = list(stated) if isinstance(stated, list) else [] if stated is None else [stated]
     if token is not None:
         ids.append(vocabulary[token])
@@ -305,7 +319,7 @@ def _eos_token_ids(folder: Path, config: dict[str, Any], vocabulary: dict[str, i
     return tuple(sorted(set(ids)))
 
 
-def _chat_template_sha256(folder: Path) -> str | None:
+def chat_template_sha256(folder: Path) -> str | None:
     """Digest of the default chat template: chat_template.jinja, else tokenizer_config.json's."""
     file = folder / "chat_template.jinja"
     if file.is_file():

@@ -1,8 +1,8 @@
 """The registry of built experts: found again by what they were made from, never by a path.
 
-An expert's folder `<root>/experts/<id>/` holds `model/` (Hugging Face format), `learning_curve.jsonl` and
-`record.json`. The folder appears whole or not at all, so a half-written expert is never visible. A build
-in progress lies in `<root>/building/<id>/`, from where a stopped one continues.
+An expert's folder `<root>/experts/<id>/` holds `model/` (Hugging Face format, or a peft adapter),
+`learning_curve.jsonl` and `record.json`. The folder appears whole or not at all, so a half-written expert is
+never visible. A build in progress lies in `<root>/building/<id>/`, from where a stopped one continues.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.load import ConfigError
-from teachers.fingerprint import fingerprint
+from teachers.adapters import weights_sha256
 
 RECORD = "record.json"
 MODEL = "model"
@@ -93,7 +93,7 @@ class Registry:
     def verify(self, id: str) -> ExpertRecord:
         """Reads the expert's weights again; raises ConfigError if they are not those recorded."""
         record = self.show(id)
-        found = fingerprint(record.model_path).weights_sha256
+        found = weights_sha256(record.model_path)
         if found != record.weights_sha256:
             raise ConfigError(
                 f"expert {record.id} at {record.path}: its weights have digest {found[:12]}, "

@@ -3,7 +3,8 @@
 Teacher and reference go through the same code on the same device, so that numerical differences cancel
 in T - B. Models of one architecture and size share one module: their weights lie in host memory and take
 turns in it. On a CPU a turn is a change of pointers; on a GPU it is one copy, made once for all rollouts that
-wait for that model. Other architectures have modules of their own.
+wait for that model. Other architectures have modules of their own. LoRA adapters lie on one base and are
+switched on and off in it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from teachers.adapters import Adapters, is_adapter
 from teachers.canary import Canary
+from teachers.scored import Scored, Target, largest, targets_of, unpack
 
 if TYPE_CHECKING:
     import torch
@@ -41,43 +45,14 @@ ROWS_PER_CHUNK = 2048
 LOGITS_PER_CHUNK = 2**26
 """Logits of one model that exist at the same time where whole distributions are compared (256 MiB)."""
 
+BASE = "base of adapters"
+"""Name of the adapters' base where it is none of the models that are read."""
+
 Head = Callable[["torch.Tensor"], "torch.Tensor"]
 """Hidden states, [positions, width] -> logits, [positions, vocabulary]."""
 
 Optimum = Callable[..., "torch.Tensor"]
 """Log-probabilities of the teacher and, if it is read, of the reference, [positions, vocabulary] -> log q."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A rollout to score: prompt and response token ids, of which the last `response_tokens` count."""
-
-    token_ids: tuple[int, ...]
-    response_tokens: int
-
-    @property
-    def scoring_positions(self) -> range:
-        """Positions whose logits score the response: position t predicts token t+1."""
-        return range(len(self.token_ids) - self.response_tokens - 1, len(self.token_ids) - 1)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What one rollout is scored with where the whole optimum q is wanted, not its sampled tokens only.
-
-    All are float32 tensors over the rollout's tokens, but `ids`; positions that no loss reads hold 0.
-    """
-
-    teacher_logp: torch.Tensor
-    """log p(token t+1) under the teacher, [tokens]."""
-    reference_logp: torch.Tensor
-    """The same under the reference, [tokens]."""
-    logp: torch.Tensor
-    """log q, [tokens, vocabulary], or [tokens, K] for the tokens of `ids`."""
-    ids: torch.Tensor | None = None
-    """The K tokens of largest q, int32 [tokens, K]; None for the whole vocabulary."""
-    tail_logp: torch.Tensor | None = None
-    """log of q's probability outside of the K tokens, [tokens]."""
 
 
 def _settings(config) -> dict:
@@ -93,25 +68,35 @@ class _Seat:
     settings: dict
     shapes: dict[str, torch.Size]
     current: str | None
-    """Whose weights are in the module; None while they are in doubt."""
+    """The full model whose weights are in the module; None while they are in doubt."""
+    adapters: Adapters
 
 
 class SharedScorer:
     """Log-probabilities of rollouts under any of several models.
 
     Args:
-        models: name to model folder; all share the tokenizer and the vocabulary's size.
+        models: name to folder of a model, or of an adapter on `base`; all share the tokenizer and the
+            vocabulary's size.
         device: "cpu" or "cuda".
         dtype: name of a torch dtype, such as "float32".
         tokens_per_batch: most padded tokens in one forward pass.
         canary: read a few fixed tokens at load and after every swap, and compare (`teachers.canary`).
+        base: folder of the model that adapters lie on; read, and held once, where there are any.
 
-    Raises ValueError where a model's vocabulary has another size than the first one's, where the model does
-    more to its logits than its output head, or, with `canary`, where its log-probabilities are not finite.
+    Raises ValueError where an adapter has no base, where a model's vocabulary has another size than the first
+    one's, where the model does more to its logits than its output head, or, with `canary`, where its
+    log-probabilities are not finite.
     """
 
     def __init__(
-        self, models: dict[str, str], device: str, dtype: str, tokens_per_batch: int, canary: bool = True
+        self,
+        models: dict[str, str],
+        device: str,
+        dtype: str,
+        tokens_per_batch: int,
+        canary: bool = True,
+        base: str | None = None,
     ):
         import torch
 
@@ -124,8 +109,16 @@ class SharedScorer:
         self.current: str | None = None
         """The model that was read last."""
         self.passes: Counter[str] = Counter()
+        self.adapter_of: dict[str, str] = {}
+        """Name of each adapter among those on its base."""
+        self.full_of: dict[str, str] = {}
+        """Name of the full model that each model is, or is an adapter on."""
+        adapters = {name: path for name, path in models.items() if is_adapter(path)}
         for name, path in models.items():
-            self._load(name, path)
+            if name not in adapters:
+                self._load(name, path)
+        if adapters:
+            self._load_adapters(adapters, base, models)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -167,7 +160,35 @@ class SharedScorer:
             # in its own module and not in the shared one: a swap that goes wrong would go wrong here too
             self.canary.remember(name, path, module.to(self.device))
         self.seat_of[name] = self._seat(name, module)
+        self.full_of[name] = name
         self.current = self.current or name
+
+    def _load_adapters(self, adapters: dict[str, str], base: str | None, models: dict[str, str]) -> None:
+        """Puts the adapters on the base, which may be one of the models itself."""
+        if base is None:
+            raise ValueError(f"adapters {sorted(adapters)} need the model that they lie on (base)")
+        full = next(
+            (name for name, path in models.items() if Path(path).resolve() == Path(base).resolve()), BASE
+        )
+        if full == BASE:
+            self._load(full, base)
+        seat = self.seat_of[full]
+        for number, (name, path) in enumerate(adapters.items()):
+            self.adapter_of[name] = f"adapter_{number}"
+            seat.adapters.add(self.adapter_of[name], path)
+            self.seat_of[name], self.full_of[name] = seat, full
+            if self.canary:
+                self._use(full)
+                seat.adapters.switch(self.adapter_of[name])
+                self.canary.remember(name, path, seat.module)
+                seat.adapters.switch(None)
+
+    def _check_adapter(self, model: str, seat: _Seat) -> None:
+        try:
+            self.canary.check(model, seat.module)
+        except ValueError:
+            seat.adapters.switch(None)  # a second try is checked again
+            raise
 
     def _seat(self, name: str, module: torch.nn.Module) -> _Seat:
         """The seat that fits the model, else a new one, with the model in it."""
@@ -176,17 +197,24 @@ class SharedScorer:
         for seat in self.seats:
             if (seat.shapes, seat.settings) == (shapes, settings):
                 return seat
-        self.seats.append(_Seat(module.requires_grad_(False).to(self.device), settings, shapes, name))
+        module = module.requires_grad_(False).to(self.device)
+        self.seats.append(_Seat(module, settings, shapes, name, Adapters(module)))
         return self.seats[-1]
 
     def _use(self, model: str) -> None:
-        seat = self.seat_of[model]
-        if seat.current != model:
+        seat, full = self.seat_of[model], self.full_of[model]
+        if seat.current != full:
             seat.current = None
-            seat.module.load_state_dict(self.weights[model], assign=self.device.type == "cpu")
+            seat.adapters.load_full(self.weights[full], assign=self.device.type == "cpu")
+            seat.adapters.switch(None)
             if self.canary:
-                self.canary.check(model, seat.module)
-            seat.current = model
+                self.canary.check(full, seat.module)
+            seat.current = full
+        adapter = self.adapter_of.get(model)
+        if adapter != seat.adapters.current:
+            seat.adapters.switch(adapter)
+            if self.canary and adapter is not None:
+                self._check_adapter(model, seat)
         self.current = model
 
     def _batches(self, sequences: list[Scored]) -> list[list[int]]:
@@ -205,7 +233,7 @@ class SharedScorer:
 
         with torch.inference_mode():
             logp = self._token_logp(*self._hidden(sequences)).cpu()
-        return _unpack(sequences, logp)
+        return unpack(sequences, logp)
 
     def _hidden(self, sequences: list[Scored]) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of the current model where responses are scored, [positions, width], and the
@@ -272,7 +300,7 @@ class SharedScorer:
                 states = [(head, of_model[number]) for head, of_model in zip(heads, hidden, strict=True)]
                 columns = self._distributions(states, found[number][1], optimum, top_k)
                 members = [sequences[i] for i in batch]
-                for index, target in zip(batch, _targets(members, columns), strict=True):
+                for index, target in zip(batch, targets_of(members, columns), strict=True):
                     targets[index] = target
         return targets
 
@@ -298,7 +326,7 @@ class SharedScorer:
             log_q = optimum(*logp)
             piece = {"teacher_logp": chosen[0], "reference_logp": chosen[-1], "logp": log_q}
             if top_k is not None:
-                piece |= _largest(log_q, top_k)
+                piece |= largest(log_q, top_k)
             pieces.append({name: value.cpu() for name, value in piece.items()})
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
@@ -309,38 +337,6 @@ class SharedScorer:
         module = self.seat_of[model].module
         head = module.get_output_embeddings()
         prefix = next(name for name, part in module.named_modules() if part is head)
-        own = {
-            name: self.weights[model][f"{prefix}.{name}"].to(self.device)
-            for name, _ in head.named_parameters()
-        }
+        weights = self.weights[self.full_of[model]]  # an adapter leaves the head as it is
+        own = {name: weights[f"{prefix}.{name}"].to(self.device) for name, _ in head.named_parameters()}
         return lambda hidden: functional_call(head, own, (hidden,))
-
-
-def _largest(log_q_NV: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:
-    """The K largest of q with their ids, and the log-probability of the rest."""
-    import torch
-
-    values, ids = log_q_NV.topk(min(top_k, log_q_NV.shape[1]), dim=1)
-    rest = log_q_NV.scatter(1, ids, float("-inf")).logsumexp(dim=1)
-    return {"logp": values, "ids": ids.to(torch.int32), "tail_logp": rest}
-
-
-def _unpack(sequences: list[Scored], values_N: torch.Tensor) -> list[torch.Tensor]:
-    """Rows of all scored positions, [positions, ...], as one tensor [tokens, ...] a sequence; others 0."""
-    import torch
-
-    rows, start = [], 0
-    for sequence in sequences:
-        span = sequence.scoring_positions
-        row = torch.zeros(len(sequence.token_ids), *values_N.shape[1:], dtype=values_N.dtype)
-        row[span.start : span.stop] = values_N[start : start + len(span)]
-        rows.append(row)
-        start += len(span)
-    return rows
-
-
-def _targets(sequences: list[Scored], columns: dict[str, torch.Tensor]) -> list[Target]:
-    unpacked = {name: _unpack(sequences, values) for name, values in columns.items()}
-    return [
-        Target(**{name: rows[index] for name, rows in unpacked.items()}) for index in range(len(sequences))
-    ]

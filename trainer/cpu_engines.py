@@ -1,7 +1,8 @@
 """FSDP2 engines for the device "cpu" (`actor_rollout_ref.model.external_lib`).
 
-verl registers them for CUDA and NPU only. The classes are verl's own; the one difference is that the
-forward-only reference must not pin host memory, because there is no accelerator to pin it for.
+verl registers them for CUDA and NPU only. The classes are verl's own but for two things: the forward-only
+reference must not pin host memory, because there is no accelerator to pin it for, and a model with a LoRA
+adapter is sent to the rollout as it is, not rounded to bfloat16.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ def for_cpu(engine_class: type) -> type:
                 return super()._build_fsdp_module(module)
             finally:
                 fsdp.CPUOffloadPolicy = original
+
+        def _merged_lora_per_tensor_param(self):
+            with fsdp.merged_lora_context(self.module, backup_adapters=True):
+                params = fsdp.normalize_peft_param_name(self.module.state_dict())
+                for name, param in fsdp.convert_weight_keys(params, self.module).items():
+                    # copies: these tensors are the live weights, which the end of the context restores
+                    yield name, getattr(param, "full_tensor", lambda own=param: own)().detach().clone()
 
     CPUEngine.__name__ = f"{engine_class.__name__}CPU"
     return CPUEngine

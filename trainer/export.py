@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.files import new_folder
+from trainer.job import Lora
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,36 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
             f"checkpoint {checkpoints} does not hold the tensors of {base}: {missing[:3]} {unexpected[:3]}"
         )
     return save_model(model, base, target)
+
+
+def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora: Lora) -> Path:
+    """Writes the LoRA adapter of `global_step_<step>` to `target` in peft's format, whole or not at all.
+
+    Raises ValueError if the checkpoint holds anything but an adapter.
+    """
+    from peft import LoraConfig, TaskType
+    from safetensors.torch import save_file
+
+    _quiet()
+    weights = _joined_shards(checkpoints / f"global_step_{step}" / "actor")
+    ends = tuple(f".lora_{side}.default.weight" for side in "AB")
+    if not weights or (others := [name for name in weights if not name.endswith(ends)]):
+        raise ValueError(f"checkpoint {checkpoints} holds no LoRA adapter alone: {others[:3]}")
+    layers = {name.rsplit(".", 4)[1] for name in weights}
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=layers,
+        task_type=TaskType.CAUSAL_LM,
+        base_model_name_or_path=str(base),
+        inference_mode=True,
+    )
+    with new_folder(target) as folder:
+        config.save_pretrained(str(folder))
+        # the name of the only adapter is no part of peft's files
+        tensors = {name.replace(".default.", "."): value.contiguous() for name, value in weights.items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return target
 
 
 def save_model(model, base: Path, target: Path) -> Path:

@@ -11,6 +11,15 @@ from configs.schema import Hardware
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A LoRA adapter on all linear layers but the output layer."""
+
+    rank: int
+    alpha: int
+    """Its product counts `alpha / rank` times."""
+
+
+@dataclass(frozen=True)
 class TrainingJob:
     """One reinforcement-learning or distillation training by verl's `main_ppo`.
 
@@ -35,6 +44,8 @@ class TrainingJob:
     hardware: Hardware
     reward_function: tuple[str, str]
     """(module, function) with verl's custom-reward signature."""
+    lora: Lora | None = None
+    """Train this adapter only; None trains all weights."""
     warmup_steps: int = 0
     schedule: str = "constant"
     weight_decay: float = 0.01

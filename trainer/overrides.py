@@ -27,7 +27,7 @@ def verl_config(job: TrainingJob, metrics_name: str):
 
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose(config_name="ppo_trainer")
-    values = {**_training(job, metrics_name), **_device(job), **job.verl_overrides}
+    values = {**_training(job, metrics_name), **_lora(job), **_device(job), **job.verl_overrides}
     with open_dict(config):
         for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True)
@@ -87,6 +87,18 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         f"{ROLLOUT}.agent.agent_loop_manager_class": job.agent_loop_manager,
         "trainer.v1.sampler.custom_sampler.path": "pkg://trainer.replay",
         "trainer.v1.sampler.custom_sampler.name": "StrictReplayBuffer",
+    }
+
+
+def _lora(job: TrainingJob) -> dict[str, Any]:
+    if job.lora is None:
+        return {}
+    return {
+        "actor_rollout_ref.model.lora_rank": job.lora.rank,
+        "actor_rollout_ref.model.lora_alpha": job.lora.alpha,
+        # the rollout gets adapter and base as one model: vLLM's own LoRA kernels are not needed
+        "actor_rollout_ref.model.lora.merge": True,
+        f"{ACTOR}.checkpoint.save_lora_only": True,
     }
 
 

@@ -148,7 +148,7 @@ def run(tmp_path, monkeypatch):
         _prompts(folder, found)
         fake = fake or FakeTraining(monkeypatch)
         prompts = folder.opd_prompts_file if name == "opd" else folder.prompts_file
-        teachers = [SimpleNamespace(domain=d, model_path=d) for d in folder.config.domains]
+        teachers = [SimpleNamespace(domain=d, model_path=d, adapter_path=None) for d in folder.config.domains]
         training = distil.Distillation(folder, teachers, name, prompts, tmp_path / "run/train")
         fake.said, fake.work = said, training.work
         training.run(FakeCluster(), tmp_path / "run/student")
@@ -157,7 +157,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def _job(config, name, teachers, prompts, work):
+def _job(config, name, teachers, prompts, work, adapters):
     return SimpleNamespace(
         train_file=prompts, checkpoints=work / "checkpoints", steps=config.training.steps,
         prompts_per_step=config.training.prompts_per_step,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import teachers.build as build_module
+from configs.load import ConfigError
 from teachers.build import build_expert, find_expert, learning_curve, read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.registry import Registry, expert_id
@@ -36,6 +38,8 @@ RECIPE_CHANGES = [
     {"warmup_steps": 1},
     {"max_response_tokens": 21},
     {"seed": 1},
+    {"lora_rank": 2},
+    {"lora_alpha": 3, "lora_rank": 2},
 ]
 OTHER_CHANGES = [
     {"reward": "math"},
@@ -111,6 +115,11 @@ def test_the_length_limit_is_the_recipes_or_that_of_training(student):
     longer = {"max_response_tokens": 25}
     assert id_of(student, training=longer) == id_of(student)
     assert id_of(student, {"max_response_tokens": None}, training=longer) != expert_id(inherited.identity())
+
+
+def test_experts_without_an_adapter_keep_the_ids_of_before_there_were_adapters(student):
+    assert not {"lora_rank", "lora_alpha"} & order(student).identity()["recipe"].keys()
+    assert id_of(student, {"lora_rank": 2}) == id_of(student, {"lora_rank": 2, "lora_alpha": 4})
 
 
 # -------------------------------------------------------------------------------------------- build
@@ -199,6 +208,34 @@ def test_an_expert_with_a_base_is_trained_from_it_and_exported_like_it(tmp_path,
     assert [job.model_path for job in trainer.jobs] == [str(STUDENT)]
     assert fingerprint(record.model_path).shapes_sha256 == fingerprint(STUDENT).shapes_sha256
     assert record.identity["base_weights"] == fingerprint(STUDENT).weights_sha256
+
+
+def test_an_adapter_is_stored_as_an_adapter(tmp_path, trainer, monkeypatch):
+    from teachers.adapters import check_adapter, is_adapter
+    from teachers.adapters import fingerprint as adapter_fingerprint
+    from tests.unit.verl_checkpoints import lora_weights, write_checkpoint
+
+    def trains_an_adapter(job, cluster, on_step):
+        trainer(job, cluster, on_step)
+        shutil.rmtree(job.checkpoints)
+        write_checkpoint(job.checkpoints, job.steps, [lora_weights(2)])
+
+    monkeypatch.setattr(build_module, "train", trains_an_adapter)
+    registry, wanted = Registry(tmp_path / "home"), order(STUDENT, {"lora_rank": 2, "lora_alpha": 6})
+    record = build_expert(registry, wanted, lambda: None, lambda step, metrics: None)
+    assert (trainer.jobs[0].lora.rank, trainer.jobs[0].lora.alpha) == (2, 6)
+    assert is_adapter(record.model_path)
+    found = adapter_fingerprint(record.model_path)
+    check_adapter(fingerprint(STUDENT), found, "math")
+    assert (found.settings["r"], found.settings["lora_alpha"]) == (2, 6)
+    assert found.parameters == sum(value.numel() for value in lora_weights(2).values())
+    assert registry.verify(record.id).weights_sha256 == record.weights_sha256 == found.weights_sha256
+    weights = Path(record.model_path) / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ConfigError, match="its weights have digest"):
+        registry.verify(record.id)
 
 
 def test_a_failed_build_is_not_visible_and_keeps_its_checkpoints(tmp_path, monkeypatch):

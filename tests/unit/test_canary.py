@@ -59,7 +59,7 @@ def test_a_swap_that_leaves_a_layer_behind_is_noticed(folders, monkeypatch):
     scorer = shared(folders)
     whole = scorer.module.load_state_dict
     part = {key: value for key, value in scorer.weights["math"].items() if key != LAYER}
-    monkeypatch.setattr(scorer.module, "load_state_dict", lambda _, assign: whole(part, strict=False))
+    monkeypatch.setattr(scorer.module, "load_state_dict", lambda _, **options: whole(part, strict=False))
     with pytest.raises(ValueError, match=MESSAGE):
         scorer.score("math", [SEQUENCE])
 

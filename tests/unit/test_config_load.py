@@ -68,8 +68,9 @@ def test_hub_name_stays_unless_the_folder_is_there(write, tmp_path):
     assert load_config(path).config.student == str(tmp_path / "org/model")
 
 
-def test_expert_path_resolves_like_the_student(write, tmp_path):
-    text = GOOD.replace("{kind: rl, steps: 5, learning_rate: 1e-6}", "{kind: model, path: ../expert}")
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_expert_path_resolves_like_the_student(write, tmp_path, kind):
+    text = GOOD.replace("{kind: rl, steps: 5, learning_rate: 1e-6}", f"{{kind: {kind}, path: ../expert}}")
     assert load_config(write(text)).config.domains["math"].expert.path == str(tmp_path.parent / "expert")
 
 
@@ -146,11 +147,17 @@ MISTAKES = {
     "out of range": (("steps: 5", "steps: 0"), "CONFIG:5: domains.math.expert.steps: must be above 0, got 0"),
     "unknown kind": (
         ("kind: rl", "kind: rll"),
-        "CONFIG:5: domains.math.expert.kind: unknown kind 'rll'; did you mean 'rl'? valid kinds: rl, model",
+        "CONFIG:5: domains.math.expert.kind: unknown kind 'rll'; did you mean 'rl'? valid kinds: rl, model, "
+        "adapter",
     ),
     "no kind": (
         ("kind: rl, ", ""),
-        "CONFIG:5: domains.math.expert: `kind` is missing; valid kinds: rl, model",
+        "CONFIG:5: domains.math.expert: `kind` is missing; valid kinds: rl, model, adapter",
+    ),
+    "adapter's scale without an adapter": (
+        ("steps: 5", "lora_alpha: 5"),
+        "CONFIG:5: domains.math.expert: lora_alpha is read with lora_rank only; give lora_rank, or leave it "
+        "out",
     ),
     "domain without reward": (
         ("    reward: math\n", ""),

@@ -8,8 +8,16 @@ import shutil
 import pytest
 
 from tests.unit.model_copies import STUDENT, noisy_copy, weights_of
-from tests.unit.verl_checkpoints import FakeDTensor, Replicate, Shard, sharded, write_checkpoint
-from trainer.export import export
+from tests.unit.verl_checkpoints import (
+    FakeDTensor,
+    Replicate,
+    Shard,
+    lora_weights,
+    sharded,
+    write_checkpoint,
+)
+from trainer.export import export, export_adapter
+from trainer.job import Lora
 
 torch = pytest.importorskip("torch")
 
@@ -146,3 +154,32 @@ def test_a_tied_head_may_be_absent(tmp_path):
     write_checkpoint(tmp_path / "second", 1, [weights])
     with pytest.raises(ValueError, match=r"model\.norm\.weight"):
         export(tmp_path / "second", 1, tmp_path / "base", tmp_path / "other")
+
+
+# ------------------------------------------------------------------------------------------ adapters
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_an_adapter_is_written_as_peft_reads_it(tmp_path, ranks):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    weights = lora_weights(4)
+    write_checkpoint(tmp_path / "checkpoints", 2, sharded(weights, ranks))
+    target = export_adapter(tmp_path / "checkpoints", 2, STUDENT, tmp_path / "adapter", Lora(4, 12))
+    assert sorted(file.name for file in target.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(STUDENT), target)
+    found = {name: value for name, value in model.state_dict().items() if "lora_" in name}
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    assert layer.scaling == {"default": 3.0}
+
+
+def test_a_checkpoint_of_a_full_model_is_no_adapter(tmp_path, trained):
+    write_checkpoint(tmp_path / "checkpoints", 2, [trained])
+    with pytest.raises(ValueError, match="holds no LoRA adapter alone"):
+        export_adapter(tmp_path / "checkpoints", 2, STUDENT, tmp_path / "adapter", Lora(4, 8))
+    assert not (tmp_path / "adapter").exists()

@@ -10,7 +10,7 @@ import pytest
 from configs.schema import Hardware
 from tests.unit.model_copies import STUDENT
 from tests.unit.verl_configs import composed_once, difference, verl_values
-from trainer.job import TrainingJob
+from trainer.job import Lora, TrainingJob
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
@@ -39,6 +39,9 @@ CHANGES = {
     "prompts_per_step": (64, {"data.train_batch_size": 64, f"{ACTOR}.ppo_mini_batch_size": 64}),
     "samples_per_prompt": (16, {f"{ROLLOUT}.n": 16}),
     "learning_rate": (1e-3, {f"{ACTOR}.optim.lr": 1e-3}),
+    "lora": (Lora(4, 9), {"actor_rollout_ref.model.lora_rank": 4, "actor_rollout_ref.model.lora_alpha": 9,
+                          "actor_rollout_ref.model.lora.merge": True,
+                          f"{ACTOR}.checkpoint.save_lora_only": True}),
     "warmup_steps": (10, {f"{ACTOR}.optim.lr_warmup_steps": 10}),
     "schedule": ("cosine", {f"{ACTOR}.optim.lr_scheduler_type": "cosine"}),
     "weight_decay": (0.0, {f"{ACTOR}.optim.weight_decay": 0.0}),

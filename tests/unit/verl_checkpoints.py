@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from tests.unit.model_copies import STUDENT, weights_of
+
 
 class Shard:
     """FSDP2's placement along one dimension."""
@@ -51,3 +53,16 @@ def sharded(weights: dict[str, torch.Tensor], ranks: int) -> list[dict]:
         for part, chunk in zip(parts, chunks, strict=True):
             part[name] = FakeDTensor(chunk.clone(), Shard(0))
     return parts
+
+
+def lora_weights(rank: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """An adapter on all linear layers of the demo student, as verl's checkpoint names its tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, value in weights_of(STUDENT).items():
+        if name.endswith("_proj.weight"):
+            rows, columns = value.shape
+            for side, shape in (("A", (rank, columns)), ("B", (rows, rank))):
+                key = f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.default.weight"
+                weights[key] = 0.1 * torch.randn(shape, generator=generator)
+    return weights
