@@ -160,8 +160,14 @@ def test_a_changed_value_changes_exactly_its_keys(compiled, cpu, path, value, ex
 
 NOT_HERE = {
     "training": set(),
-    # lambda is a column of the rows; reference has one value; the start is checked by the launcher
-    "objective": {"reward_scale", "reward_scale_warmup_steps", "reference", "largest_start_difference"},
+    # lambda is a column of the rows; reference has one value; start and alarms are the launcher's (test_alarms)
+    "objective": {
+        "reward_scale",
+        "reward_scale_warmup_steps",
+        "reference",
+        "largest_start_difference",
+        "alarms",
+    },
     "scorer": {"kind"},  # below
     "hardware": {"device", "nodes", "ray_address", "scorer_gpus", "rollout_memory_fraction"},  # below, Ray
 }

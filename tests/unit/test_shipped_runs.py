@@ -18,6 +18,7 @@ MADE = str(ROOT / ".protege")
 """Where a config's head says to put the models that are made first."""
 
 REFERENCES = {
+    "lora_experts": {"math": STUDENT, "code": STUDENT},
     "quickstart": {"math": STUDENT, "code": STUDENT},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": STUDENT},
     "smollm2": {"add": f"{MADE}/smollm2", "multiply": f"{MADE}/smollm2"},
@@ -26,6 +27,7 @@ REFERENCES = {
 """The model that B is read from, by config and domain."""
 
 BASES = {
+    "lora_experts": [None, None],
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
     "smollm2": [None, None],
