@@ -160,7 +160,7 @@ def test_a_changed_value_changes_exactly_its_keys(compiled, cpu, path, value, ex
 
 NOT_HERE = {
     "training": set(),
-    # lambda is a column of the rows; reference has one value; start and alarms are the launcher's (test_alarms)
+    # lambda is a column of the rows; reference has one value; the launcher checks start and alarms
     "objective": {
         "reward_scale",
         "reward_scale_warmup_steps",
