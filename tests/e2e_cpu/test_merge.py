@@ -210,17 +210,27 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     assert left_behind(home) == []
 
 
-def test_auto_probes_lambda_once_and_an_alarm_backs_it_off(home):
+def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_teacher(home):
     alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
     probe = {"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1}
     objective = {"reward_scale": "auto", "estimator": "full", "alarms": alarms}
     config = small_config(home, name="auto", baselines=[], probe=probe, objective=objective)
     text = yaml.safe_load(config.read_text())
     text["training"] |= {"steps": 3, "save_every": 1}
+    text["domains"]["math"]["expert"] |= {"lora_rank": 4, "learning_rate": 1e-3}
     config.write_text(yaml.safe_dump(text, sort_keys=False))
     log, run = home / "auto.log", home / "runs" / "auto"
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
     assert left_behind(home) == []
+
+    manifest = json.loads((run / "manifest.json").read_text())
+    (adapter,) = [expert for expert in manifest["experts"] if expert["domain"] == "math"]
+    files = {file.name for file in (Path(adapter["path"]) / "model").iterdir()}
+    assert "adapter_config.json" in files and "model.safetensors" not in files
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert (
+        first["teacher/math/advantage_std"] > 1e-2
+    )  # the adapter has moved the teacher away from the student
 
     report = json.loads((run / "report.json").read_text())
     for domain in ("math", "code"):
