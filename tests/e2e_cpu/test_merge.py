@@ -225,7 +225,7 @@ def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_tea
 
     manifest = json.loads((run / "manifest.json").read_text())
     (adapter,) = [expert for expert in manifest["experts"] if expert["domain"] == "math"]
-    files = {file.name for file in (Path(adapter["path"]) / "model").iterdir()}
+    files = {file.name for file in (home / "experts" / adapter["id"] / "model").iterdir()}
     assert "adapter_config.json" in files and "model.safetensors" not in files
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert (
