@@ -94,8 +94,10 @@ class Distillation:
         settings = self.folder.config.objective.alarms
         for domain in self.folder.config.domains:
             for alarm in self.log.new(raised(lines, settings, domain)):
-                extrapolates = self.reward_scale_at(domain, alarm.step) > 1
-                if settings.action == "back_off" and extrapolates:
+                # the last step has none after it
+                lowers = alarm.step < self.folder.config.training.steps
+                lowers = lowers and self.reward_scale_at(domain, alarm.step) > 1
+                if settings.action == "back_off" and lowers:
                     raise _BackOff(alarm)
                 say(f"alarm: {self.log.add(alarm).sentence}")
                 if settings.action == "stop":

@@ -200,6 +200,12 @@ def test_at_lambda_one_there_is_nothing_to_back_off(run, monkeypatch):
     assert fake.said == ["alarm: step 2: answers of math have 20.0 tokens, 10.0 at first"]
 
 
+def test_after_the_last_step_there_is_nothing_to_back_off(run):
+    fake = run("objective.alarms.action=back_off", "training.steps=3")
+    assert fake.said == ["alarm: step 3: answers of math have 40.0 tokens, 10.0 at first"]
+    assert len(fake.jobs) == 1
+
+
 def test_stop_ends_the_run_and_a_second_call_goes_past_it(run):
     with pytest.raises(TrainingHalted, match=r"step 3: answers of math .*\(objective.alarms.action: stop\)"):
         run("objective.alarms.action=stop")

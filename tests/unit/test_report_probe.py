@@ -28,7 +28,7 @@ def test_the_curve_the_choice_and_its_reason_are_shown_in_all_three():
     assert [point["accuracy"] for point in told["curve"]] == [0.83, 0.73]
     assert told["curve"][0]["lo"] == 0.73 and told["curve"][0]["prompts"] == 100
     text = to_markdown(data)
-    assert "**math: 0.5.** lambda 0.5 was most accurate \\<b\\>" in text
+    assert "**math: 0.5** (lambda 0.5 was most accurate \\<b\\>)" in text
     assert "| math | 0.5 | 83.0% | 73.0% to 100.0% | 100 | 400 | 26.0 | 99.0% |" in text
     page = to_html(data)
     assert "How lambda was chosen" in page and "most accurate <b>" not in page
