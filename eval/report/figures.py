@@ -84,7 +84,8 @@ def probe_figure(data: ReportData) -> Figure | None:
             x, (value, lo, hi) = probed.reward_scale, _estimate(score)
             label = f"student on {wording.benchmark_label(info)}"
             whiskers = [(100 * lo, 100 * hi)]
-            lines.append(plots.Line(label, [x], [100 * value], colour, dash=1, whiskers=whiskers))
+            own_mark = len(data.domains) + colour  # or the point would pass for one of the curve
+            lines.append(plots.Line(label, [x], [100 * value], own_mark, whiskers=whiskers))
             said.append(f"{label}, trained at lambda {x:g}: {_said((value, lo, hi))}")
     title = "Accuracy of the objective's optimum against lambda"
     svg = plots.line_plot("probe", lines, "accuracy (%)", title, "; ".join(said), "reward scale lambda")
