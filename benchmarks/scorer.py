@@ -156,7 +156,7 @@ def measure(work: Work) -> Measurement:
     rollouts = make_rollouts(work.rollouts, SIZES[work.size]["vocab_size"])
     _import_everything(models["reference"])
     before = _start_of_peak()
-    scorer = SharedScorer(models, "cpu", "float32", TOKENS_PER_BATCH)
+    scorer = SharedScorer(models, "cpu", "float32", TOKENS_PER_BATCH, base=models["reference"])
     routed = _timed(scorer, rollouts, score_routed)
     increase = _status_bytes("VmHWM") - before
     every = _timed(scorer, rollouts, score_by_every_teacher)
@@ -194,7 +194,7 @@ def _timed(scorer: SharedScorer, rollouts: list[Scored], way: Callable) -> _Roun
 
 def score_routed(scorer: SharedScorer, rollouts: list[Scored]) -> None:
     """Each rollout by its teacher, in turn, and by the reference."""
-    teachers = [name for name in scorer.weights if name != "reference"]
+    teachers = [name for name in scorer.seat_of if name != "reference"]
     for number, teacher in enumerate(teachers):
         scorer.score(teacher, rollouts[number :: len(teachers)])
     scorer.score("reference", rollouts)
@@ -202,7 +202,7 @@ def score_routed(scorer: SharedScorer, rollouts: list[Scored]) -> None:
 
 def score_by_every_teacher(scorer: SharedScorer, rollouts: list[Scored]) -> None:
     """The baseline: each rollout by all teachers, and by the reference."""
-    for name in reversed(scorer.weights):  # the reference last, as above
+    for name in reversed(scorer.seat_of):  # the reference last, as above
         scorer.score(name, rollouts)
 
 
