@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.report.data import OPD_BASELINE
 from merging.alarms import Alarm, AlarmLog, raised
 from merging.progress import bar, merge_text, say
 from merging.run_folder import RunFolder
@@ -13,9 +14,6 @@ from trainer.errors import TrainingHalted
 
 if TYPE_CHECKING:
     from merging.run import Teacher, _Cluster
-
-OPD = "opd"
-"""Name of the baseline that is trained at lambda 1."""
 
 
 class _BackOff(TrainingHalted):
@@ -55,7 +53,7 @@ class Distillation:
     def reward_scale_at(self, domain: str, step: int) -> float:
         """Lambda of the domain's rows in a step, alarms considered."""
         one_from = self.log.one_from(domain)
-        if self.name == OPD or (one_from is not None and step >= one_from):
+        if self.name == OPD_BASELINE or (one_from is not None and step >= one_from):
             return 1.0
         return self.folder.config.reward_scale_at(domain, step)
 

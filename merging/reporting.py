@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import registry_root
 from configs.objective import ModelReference
+from eval.report.data import OPD_BASELINE
 from merging.alarms import read_alarms
-from merging.distil import OPD
 from merging.reward_scales import read_choices
 from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
@@ -118,7 +118,7 @@ def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 def _notes(folder: RunFolder) -> list[str]:
     dropped = folder.counts()["duplicates_dropped"]
     notes = [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
-    for name, work in (("merge", folder.train), ("baseline opd", folder.path / OPD)):
+    for name, work in (("merge", folder.train), ("baseline opd", folder.path / OPD_BASELINE)):
         notes += [f"{name}, {alarm.sentence}" for alarm in read_alarms(work)]
     return notes
 

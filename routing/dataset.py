@@ -28,7 +28,6 @@ def write_parquet(
     default 1) for every domain of the rows.
     """
     import pyarrow
-    import pyarrow.parquet
 
     assert rows, "a training file has rows"
     weights = loss_weights or {}
@@ -38,7 +37,13 @@ def write_parquet(
         for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
     ]  # fmt: skip
     table = pyarrow.Table.from_pylist(records, schema=_schema())
-    path = Path(path)
+    return _write_whole(table, Path(path))
+
+
+def _write_whole(table, path: Path) -> Path:
+    """Writes the table so that the file appears whole or not at all; returns `path`."""
+    import pyarrow.parquet
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -99,7 +104,4 @@ def with_reward_scales(
         for place, teacher in enumerate(table.column("teacher").to_pylist())
     ]
     column = table.schema.get_field_index("reward_scale")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    pq.write_table(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), temporary)
-    os.replace(temporary, target)
+    _write_whole(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), target)

@@ -77,20 +77,20 @@ def _marked_cluster(hardware: Hardware, metrics_root: Path, logical_gpus: int) -
     before = {key: os.environ.get(key) for key in environment}
     os.environ.update(environment)
     guard = reaper.start(mark)
+    ours = frozenset({os.getpid(), guard.pid})
     known: frozenset[reaper.Process] = frozenset()
     try:
         with _fork_server(hardware, metrics_root) as server:
             import ray
 
             try:
-                _start(ray, hardware, environment, logical_gpus, server, frozenset({os.getpid(), guard.pid}))
+                _start(ray, hardware, environment, logical_gpus, server, ours)
                 logs = Path(ray._private.worker._global_node.get_logs_dir_path())
                 yield RayCluster(logs=logs, mark=mark)
             finally:
                 known = reaper.processes_of(mark)
                 ray.shutdown()
     finally:
-        ours = frozenset({os.getpid(), guard.pid})
         reaper.end_marked(mark, spare=ours, known=known, patience_seconds=2)  # Ray has asked them already
         guard.stdin.close()
         guard.wait(timeout=30)

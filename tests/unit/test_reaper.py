@@ -132,63 +132,50 @@ time.sleep(300)
 """A marked process whose child and grandchild have no environment, as if a title had been written over it."""
 
 
-def test_a_descendant_that_lost_its_mark_ends_too(mark):
-    """Ray's agents and vLLM's engine: `setproctitle` writes over the environment."""
-    top = subprocess.Popen(
-        [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    child, grandchild = [int(top.stdout.readline()) for _ in range(2)]
-    try:
-        assert reaper.marked_processes(mark) == [top.pid]
-        ended = reaper.end_marked(mark, patience_seconds=0.5)  # outlives its parent: SIGTERM is ignored
-        assert sorted(ended) == sorted([top.pid, child, grandchild])
-        assert not alive(child) and not alive(grandchild)
-    finally:
-        top.stdout.close()
-        for pid in filter(alive, (child, grandchild, top.pid)):
-            os.kill(pid, signal.SIGKILL)
-        top.wait()
-
-
-def test_a_process_known_from_earlier_ends_though_nothing_ties_it_to_the_run_any_more(mark):
+@pytest.fixture
+def nameless(mark):
+    """The process of `NAMELESS`, and the ids of its child and grandchild; ends at the end what is left."""
     top = subprocess.Popen(
         [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     pids = [int(top.stdout.readline()) for _ in range(2)]
-    try:
-        known = reaper.processes_of(mark)
-        top.kill()
-        top.wait()
-        assert reaper.end_marked(mark, patience_seconds=0.2) == [] and all(map(alive, pids))
-        assert sorted(reaper.end_marked(mark, known=known, patience_seconds=0.2)) == sorted(pids)
-        assert not any(map(alive, pids))
-    finally:
-        top.stdout.close()
-        for pid in filter(alive, pids):
-            os.kill(pid, signal.SIGKILL)
+    yield top, pids
+    top.stdout.close()
+    for pid in filter(alive, (*pids, top.pid)):
+        os.kill(pid, signal.SIGKILL)
+    top.wait()
 
 
-def test_the_guard_remembers_a_descendant_whose_parent_went_first(mark):
+def test_a_descendant_that_lost_its_mark_ends_too(mark, nameless):
+    """Ray's agents and vLLM's engine: `setproctitle` writes over the environment."""
+    top, (child, grandchild) = nameless
+    assert reaper.marked_processes(mark) == [top.pid]
+    ended = reaper.end_marked(mark, patience_seconds=0.5)  # outlives its parent: SIGTERM is ignored
+    assert sorted(ended) == sorted([top.pid, child, grandchild])
+    assert not alive(child) and not alive(grandchild)
+
+
+def test_a_process_known_from_earlier_ends_though_nothing_ties_it_to_the_run_any_more(mark, nameless):
+    top, pids = nameless
+    known = reaper.processes_of(mark)
+    top.kill()
+    top.wait()
+    assert reaper.end_marked(mark, patience_seconds=0.2) == [] and all(map(alive, pids))
+    assert sorted(reaper.end_marked(mark, known=known, patience_seconds=0.2)) == sorted(pids)
+    assert not any(map(alive, pids))
+
+
+def test_the_guard_remembers_a_descendant_whose_parent_went_first(mark, nameless):
     """The kernel kills Ray's raylet with the run's process, before the guard can look at its children."""
     guard = reaper.start(mark)
-    top = subprocess.Popen(
-        [sys.executable, "-c", NAMELESS, TREE], env={**os.environ, reaper.MARK: mark},
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    pids = [int(top.stdout.readline()) for _ in range(2)]
-    try:
-        time.sleep(reaper.LOOK_SECONDS + 1)
-        top.kill()
-        top.wait()
-        guard.stdin.close()
-        assert wait_gone(pids) == []
-    finally:
-        top.stdout.close()
-        guard.wait(timeout=20)
-        for pid in filter(alive, pids):
-            os.kill(pid, signal.SIGKILL)
+    top, pids = nameless
+    time.sleep(reaper.LOOK_SECONDS + 1)
+    top.kill()
+    top.wait()
+    guard.stdin.close()
+    assert wait_gone(pids) == []
+    assert guard.wait(timeout=20) == 0
 
 
 def test_another_process_with_the_id_of_one_that_has_ended_is_let_alone(tree, mark):
