@@ -29,6 +29,9 @@ from typing import Any
 FOLDER = Path(__file__).parent
 """Where the committed files are."""
 
+Files = dict[str, Callable[[], Iterable[dict[str, Any]]]]
+"""What makes the rows of each file, by its name."""
+
 SPLITS = ("train", "validation", "heldout")
 SPLIT_PERIOD = 8
 """One class in eight is held out, another one in eight validates."""
@@ -292,7 +295,8 @@ def code_problems(split: str) -> tuple[Program, ...]:
 # ----------------------------------------------------------------------------------------- files
 
 
-def _math_row(problem: Arithmetic) -> dict[str, Any]:
+def math_row(problem: Arithmetic) -> dict[str, Any]:
+    """A row of a math file."""
     return {
         "id": f"math-{problem.number:06d}",
         "domain": "math",
@@ -301,7 +305,8 @@ def _math_row(problem: Arithmetic) -> dict[str, Any]:
     }
 
 
-def _code_row(program: Program) -> dict[str, Any]:
+def code_row(program: Program) -> dict[str, Any]:
+    """A row of a code file; the tests are those that the reward runs."""
     outputs = program.outputs(BASE_INPUTS)
     tests = [{"input": [list(xs)], "output": out} for xs, out in zip(BASE_INPUTS, outputs, strict=True)]
     answer = {"prefix": CODE_PREFIX, "entry_point": "f", "tests": tests}
@@ -313,7 +318,7 @@ def _code_row(program: Program) -> dict[str, Any]:
     }
 
 
-def _evalplus_row(program: Program) -> dict[str, Any]:
+def evalplus_row(program: Program) -> dict[str, Any]:
     """The program as a HumanEval+ problem, with the model's prompt beside it (`instruction`)."""
     return {
         "task_id": f"HumanEval/{program.number}",
@@ -344,20 +349,20 @@ def _smollm2_rows(kind: str, split: str, most: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _files() -> dict[str, Callable[[], Iterable[dict[str, Any]]]]:
-    files: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
-        "math.train.jsonl": lambda: map(_math_row, math_problems("train", TRAIN_ROWS)),
-        "math.validation.jsonl": lambda: map(_math_row, math_problems("validation", 200)),
-        "math.heldout.jsonl": lambda: map(_math_row, math_problems("heldout", 250)),
+def _files() -> Files:
+    files: Files = {
+        "math.train.jsonl": lambda: map(math_row, math_problems("train", TRAIN_ROWS)),
+        "math.validation.jsonl": lambda: map(math_row, math_problems("validation", 200)),
+        "math.heldout.jsonl": lambda: map(math_row, math_problems("heldout", 250)),
         "smollm2.add.jsonl": lambda: _smollm2_rows("add", "train", 200),
         "smollm2.add.heldout.jsonl": lambda: _smollm2_rows("add", "heldout", 64),
         "smollm2.multiply.jsonl": lambda: _smollm2_rows("multiply", "train", 200),
         "smollm2.multiply.heldout.jsonl": lambda: _smollm2_rows("multiply", "heldout", 64),
     }
     for split in SPLITS:
-        files[f"code.{split}.jsonl"] = lambda split=split: map(_code_row, code_problems(split))
+        files[f"code.{split}.jsonl"] = lambda split=split: map(code_row, code_problems(split))
     for split in ("validation", "heldout"):
-        files[f"code.{split}.evalplus.jsonl"] = lambda split=split: map(_evalplus_row, code_problems(split))
+        files[f"code.{split}.evalplus.jsonl"] = lambda split=split: map(evalplus_row, code_problems(split))
     return files
 
 
@@ -365,16 +370,16 @@ FILES = _files()
 """Rows of every committed file, by name."""
 
 
-def content(name: str) -> str:
-    """Text of one of `FILES`, the same on every machine."""
-    return "".join(json.dumps(row, separators=(", ", ": ")) + "\n" for row in FILES[name]())
+def content(name: str, files: Files = FILES) -> str:
+    """Text of one of the files, the same on every machine."""
+    return "".join(json.dumps(row, separators=(", ", ": ")) + "\n" for row in files[name]())
 
 
-def write_files(folder: Path = FOLDER) -> None:
-    """Write every file of `FILES`, each whole or not at all."""
-    for name in FILES:
+def write_files(folder: Path = FOLDER, files: Files = FILES) -> None:
+    """Write every file, each whole or not at all."""
+    for name in files:
         unfinished = folder / f".{name}.{os.getpid()}"
-        unfinished.write_text(content(name), encoding="utf-8", newline="\n")
+        unfinished.write_text(content(name, files), encoding="utf-8", newline="\n")
         os.replace(unfinished, folder / name)
 
 

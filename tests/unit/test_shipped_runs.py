@@ -17,7 +17,10 @@ STUDENT = str(ROOT / "configs" / "demo" / "student")
 MADE = str(ROOT / ".protege")
 """Where a config's head says to put the models that are made first."""
 
+EIGHT = ("add_plain", "add_carry", "multiply", "sum", "extreme", "first", "list", "ordered")
+
 REFERENCES = {
+    "eight_domains": dict.fromkeys(EIGHT, STUDENT),
     "lora_experts": {"math": STUDENT, "code": STUDENT},
     "quickstart": {"math": STUDENT, "code": STUDENT},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": STUDENT},
@@ -27,6 +30,7 @@ REFERENCES = {
 """The model that B is read from, by config and domain."""
 
 BASES = {
+    "eight_domains": [None] * 8,
     "lora_experts": [None, None],
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
