@@ -247,6 +247,27 @@ def _numbers(text: str) -> list[float]:
     return numbers
 
 
+@app.command()
+def sweep(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Folder [default: runs/<name>.sweep].")
+    ] = None,
+    reward_scale: Annotated[
+        str, typer.Option("--reward-scale", metavar="A,B,...", help="Lambdas of the grid.")
+    ] = "0.5,1,1.25,1.5,2",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings at each lambda, from `training.seed` on.")] = 3,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also sample from the objective's optimum at each lambda.")
+    ] = False,
+) -> None:
+    """Merge at several lambdas and seeds, the experts built once, and draw the curve. Resumable."""
+    from merging.sweep import sweep as run_sweep
+
+    run_sweep(config, overrides or [], _numbers(reward_scale), seeds, run_dir, probe)
+
+
 @app.command(name="eval")
 def evaluate(run: RunPath) -> None:
     """Evaluate the models of a run again; unchanged results are reused."""

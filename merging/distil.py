@@ -13,7 +13,8 @@ from merging.run_folder import RunFolder
 from trainer.errors import TrainingHalted
 
 if TYPE_CHECKING:
-    from merging.run import Teacher, _Cluster
+    from merging.cluster import Cluster
+    from merging.run import Teacher
 
 
 class _BackOff(TrainingHalted):
@@ -34,7 +35,7 @@ class Distillation:
     prompts: Path
     work: Path
 
-    def run(self, cluster: _Cluster, target: Path) -> None:
+    def run(self, cluster: Cluster, target: Path) -> None:
         """Trains to the end, or continues, and exports the model to `target`."""
         from trainer.export import export
 
@@ -69,7 +70,7 @@ class Distillation:
         adapters = {t.domain: t.adapter_path for t in self.teachers if t.adapter_path is not None}
         return merge_job(config, self.name, paths, prompts, self.work, adapters)
 
-    def _train(self, job, cluster: _Cluster) -> None:
+    def _train(self, job, cluster: Cluster) -> None:
         from merging.metrics import check_start
         from trainer.run import last_checkpoint, train
 

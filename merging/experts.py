@@ -15,7 +15,7 @@ from teachers.registry import ExpertRecord, Registry
 from trainer.run import last_checkpoint
 
 if TYPE_CHECKING:
-    from merging.run import _Cluster
+    from merging.cluster import Cluster
 
 
 def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
@@ -30,7 +30,7 @@ def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
 
 
 def build_or_find(
-    folder: RunFolder, found: Preflight, cluster: _Cluster
+    folder: RunFolder, found: Preflight, cluster: Cluster
 ) -> Iterator[tuple[str, ExpertRecord | None]]:
     """Yields (domain, record); the record is None for the user's own model."""
     registry = Registry(registry_root(folder.config.registry))
@@ -47,7 +47,7 @@ def build_or_find(
         yield domain, record
 
 
-def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: _Cluster) -> ExpertRecord:
+def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: Cluster) -> ExpertRecord:
     from teachers.build import REWARD_METRIC
     from teachers.registry import expert_id
 

@@ -54,7 +54,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             curves=_curves(folder, teachers),
             wall_seconds=folder.measured.wall_seconds,
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
-            provenance=_provenance(folder, teachers),
+            provenance=provenance(folder, teachers),
             notes=_notes(folder),
             probed=from_json(read_choices(folder.path)),
         )
@@ -96,7 +96,8 @@ def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[s
     return curves
 
 
-def _provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
+def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
+    """Versions, digests of all weights, seeds and the machine, by what they are of."""
     config = folder.config
     found = dict(versions())
     found["base student weights"] = fingerprint(config.student).weights_sha256
@@ -131,7 +132,7 @@ def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
         "run": folder.config.name,
         "complete": True,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "provenance": _provenance(folder, teachers),
+        "provenance": provenance(folder, teachers),
         "experts": [record_json(record) for record in records if record is not None],
         "wall_seconds": folder.measured.wall_seconds,
         "peak_memory_bytes": folder.measured.peak_memory_bytes,

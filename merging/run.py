@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
+from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation
 from merging.lock import RunLock
 from merging.plan import make_plan
@@ -46,15 +47,15 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
         write_json(run_dir / "plan.json", make_plan(loaded, run_dir, found).to_json())
         for note in found.notes:
             say(f"note: {note}")
-        with folder.measured.watching_memory(), _Cluster(folder) as cluster:
-            teachers = _experts(folder, found, cluster)
+        with folder.measured.watching_memory(), Cluster(folder) as cluster:
+            teachers = experts(folder, found, cluster)
             folder = choose_reward_scales(folder, teachers, found.routed)
-            _prompts(folder, found)
-            _train_student(folder, teachers, cluster)
-            _train_baselines(folder, teachers, cluster)
+            write_prompts(folder, found)
+            train_student(folder, teachers, cluster)
+            train_baselines(folder, teachers, cluster)
             cluster.close()  # evaluation wants the memory
-            samples = _evaluate(folder, teachers)
-        return _report(folder, teachers, samples)
+            samples = evaluate_models(folder, teachers)
+        return report(folder, teachers, samples)
 
 
 def build_experts(loaded: LoadedConfig) -> list:
@@ -65,7 +66,7 @@ def build_experts(loaded: LoadedConfig) -> list:
     found = preflight(loaded, scratch)
     with RunLock(scratch):
         folder = RunFolder.open(scratch, loaded, found)
-        with _Cluster(folder) as cluster:
+        with Cluster(folder) as cluster:
             return [record for _, record in build_or_find(folder, found, cluster) if record is not None]
 
 
@@ -75,10 +76,10 @@ def evaluate_run(run_dir: Path) -> Path:
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded, found)
-        teachers = _experts(folder, found, _NoCluster())
+        teachers = experts(folder, found, NoCluster())
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
-        return _report(folder, teachers, _evaluate(folder, teachers))
+        return report(folder, teachers, evaluate_models(folder, teachers))
 
 
 def report_run(run_dir: Path) -> Path:
@@ -89,7 +90,8 @@ def report_run(run_dir: Path) -> Path:
 # ------------------------------------------------------------------------------------------- stages
 
 
-def _experts(folder: RunFolder, found: Preflight, cluster: _Cluster) -> list[Teacher]:
+def experts(folder: RunFolder, found: Preflight, cluster: Cluster) -> list[Teacher]:
+    """Every domain's teacher: found in the registry, built, or the user's own."""
     from merging.adapters import full_model
     from merging.experts import build_or_find
     from teachers.adapters import is_adapter
@@ -106,7 +108,7 @@ def _experts(folder: RunFolder, found: Preflight, cluster: _Cluster) -> list[Tea
     return teachers
 
 
-def _prompts(folder: RunFolder, found: Preflight) -> None:
+def write_prompts(folder: RunFolder, found: Preflight) -> None:
     """Writes the training file: the rows of all steps, in order, each with its teacher."""
     from routing.dataset import write_parquet
 
@@ -136,7 +138,8 @@ def scheduled(folder: RunFolder, routed: list[RoutedPrompt]) -> list[RoutedPromp
     return schedule(kept, config.training.steps, config.training.prompts_per_step, config.training.seed)
 
 
-def _train_student(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
+def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
+    """The merge itself, continued where it stopped."""
     if folder.student.exists():
         say("merge: found done")
         return
@@ -146,7 +149,8 @@ def _train_student(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster
         )
 
 
-def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
+def train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
+    """Trains or computes the config's baselines that are not there yet."""
     from merging.weights import average
 
     for name in folder.config.baselines:
@@ -161,7 +165,8 @@ def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Clust
                 Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
 
 
-def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
+def evaluate_models(folder: RunFolder, teachers: list[Teacher], **how: Any) -> dict:
+    """Samples of every (model, benchmark); `how` goes to `eval.suite.evaluate`."""
     from eval.suite import evaluate
     from trainer.errors import RunFailed
 
@@ -187,12 +192,14 @@ def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
                 progress,
                 cache_dir=registry_root(config.registry) / "samples",
                 chat_template=config.chat_template,
+                **how,
             )
         except RuntimeError as error:
             raise RunFailed(f"evaluation stopped: {error}") from error
 
 
-def _report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
+def report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
+    """Writes the report and prints its verdicts."""
     from merging.reporting import write
 
     path = write(folder, teachers, samples)
@@ -200,55 +207,6 @@ def _report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
         say(verdict["sentence"])
     say(f"report: {path}")
     return path
-
-
-# ------------------------------------------------------------------------------------------ cluster
-
-
-class _Cluster:
-    """Ray, started when the first stage needs it and kept until the last one that does."""
-
-    def __init__(self, folder: RunFolder):
-        self.folder = folder
-        self.context: AbstractContextManager | None = None
-        self.cluster = None
-
-    def __enter__(self) -> _Cluster:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-    def __call__(self):
-        if self.cluster is None:
-            from merging.exopd import logical_gpus
-            from trainer.ray_cluster import ray_cluster
-
-            config = self.folder.config
-            self.context = ray_cluster(
-                config.hardware, self.folder.path / "verl_metrics", logical_gpus(config), say
-            )
-            self.cluster = self.context.__enter__()
-        return self.cluster
-
-    def close(self) -> None:
-        """Ends Ray and every process that it started."""
-        if self.context is not None:
-            context, self.context, self.cluster = self.context, None, None
-            context.__exit__(None, None, None)
-
-
-class _NoCluster(_Cluster):
-    """For commands that train nothing: what is missing is refused."""
-
-    def __init__(self):
-        pass
-
-    def __call__(self):
-        raise ConfigError("an expert of this run is not built; `protege merge` builds it")
-
-    def close(self) -> None:
-        pass
 
 
 def _loaded_of(run_dir: Path) -> LoadedConfig:

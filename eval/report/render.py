@@ -141,14 +141,14 @@ def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
 
 def to_markdown(data: ReportData) -> str:
     """The report for a terminal or a code host: everything but the figures."""
-    return _environment(autoescape=False).get_template("report.md.jinja").render(_context(data))
+    return environment(autoescape=False).get_template("report.md.jinja").render(_context(data))
 
 
 def to_html(data: ReportData) -> str:
     """The report as one page that loads nothing; every text from outside is escaped."""
     found = panels(data.curves)
     return (
-        _environment(autoescape=True)
+        environment(autoescape=True)
         .get_template("report.html.jinja")
         .render(
             _context(data),
@@ -161,11 +161,12 @@ def to_html(data: ReportData) -> str:
     )
 
 
-def _environment(autoescape: bool):
+def environment(autoescape: bool, templates: Path = TEMPLATES):
+    """Jinja for the templates of a folder, with the filters of all reports."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(templates),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,7 +13,7 @@ from merging.exopd import merge_job
 from merging.plan import make_plan
 from merging.preflight import preflight
 from merging.probe import _teacher
-from merging.reporting import _provenance
+from merging.reporting import provenance
 from merging.run_folder import RunFolder
 from teachers import adapters, fingerprint
 from tests.unit.lora_adapters import write_adapter
@@ -109,7 +109,7 @@ def opened(loaded, tmp_path):
         config = loaded(*overrides)
         found = preflight(config, tmp_path / "run")
         folder = RunFolder.open(tmp_path / "run", config, found)
-        return folder, run_module._experts(folder, found, run_module._NoCluster())
+        return folder, run_module.experts(folder, found, run_module.NoCluster())
 
     return opened
 
@@ -152,7 +152,7 @@ def test_the_average_is_that_of_the_full_models(opened, tmp_path):
     from tests.unit.model_copies import weights_of
 
     folder, teachers = opened("baselines=[average]")
-    run_module._train_baselines(folder, teachers, run_module._NoCluster())
+    run_module.train_baselines(folder, teachers, run_module.NoCluster())
     mean = weights_of(folder.baseline("average"))
     math, code = (weights_of(Path(teacher.model_path)) for teacher in teachers)
     for name, value in mean.items():
@@ -163,7 +163,7 @@ def test_provenance_says_what_is_an_adapter(opened):
     pytest.importorskip("peft")
     folder, teachers = opened()
     folder = SimpleNamespace(config=folder.config, student=STUDENT)
-    found = _provenance(folder, teachers)
+    found = provenance(folder, teachers)
     assert found["teacher math weights"].endswith(" (given, an adapter on the student)")
     assert found["teacher code weights"].endswith(" (given)")
 

@@ -13,7 +13,7 @@ from configs.load import load_config
 from merging import distil
 from merging.alarms import Alarm, AlarmLog, raised, read_alarms
 from merging.preflight import preflight
-from merging.run import _prompts
+from merging.run import write_prompts
 from merging.run_folder import RunFolder
 from tests.unit.tiny_model import config_dict, write_config
 from trainer.errors import RunFailed, TrainingHalted
@@ -145,7 +145,7 @@ def run(tmp_path, monkeypatch):
         loaded = load_config(write_config(tmp_path, config_dict(tmp_path)), overrides)
         found = preflight(loaded, tmp_path / "run")
         folder = RunFolder.open(tmp_path / "run", loaded, found)
-        _prompts(folder, found)
+        write_prompts(folder, found)
         fake = fake or FakeTraining(monkeypatch)
         prompts = folder.opd_prompts_file if name == "opd" else folder.prompts_file
         teachers = [SimpleNamespace(domain=d, model_path=d, adapter_path=None) for d in folder.config.domains]

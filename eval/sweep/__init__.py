@@ -1,0 +1,1 @@
+"""What a sweep over lambda and seeds found: its numbers, and their page."""
