@@ -9,7 +9,16 @@ from pydantic import Field, PositiveInt
 
 from configs.strict import Name, Strict
 
-BENCHMARKS = ("aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus")
+BENCHMARKS = (
+    "aime24",
+    "aime25",
+    "gsm8k",
+    "hmmt25_feb",
+    "hmmt25_nov",
+    "humaneval_plus",
+    "math500",
+    "mbpp_plus",
+)
 """Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
 
 
@@ -17,7 +26,9 @@ class StandardBenchmark(Strict):
     """A published benchmark by name, optionally from a local file."""
 
     kind: Literal["standard"]
-    name: Literal["aime24", "aime25", "hmmt25_feb", "humaneval_plus", "mbpp_plus"]
+    name: Literal[
+        "aime24", "aime25", "gsm8k", "hmmt25_feb", "hmmt25_nov", "humaneval_plus", "math500", "mbpp_plus"
+    ]
     path: Path | None = None
     """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
     limit: PositiveInt | None = None

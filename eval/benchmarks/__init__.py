@@ -12,8 +12,11 @@ __all__ = ["STANDARD", "BenchmarkTask", "open_benchmark", "self_check"]
 STANDARD: dict[str, str] = {
     "aime24": "eval.benchmarks.aime24:open_task",
     "aime25": "eval.benchmarks.aime25:open_task",
+    "gsm8k": "eval.benchmarks.gsm8k:open_task",
     "hmmt25_feb": "eval.benchmarks.hmmt25_feb:open_task",
+    "hmmt25_nov": "eval.benchmarks.hmmt25_nov:open_task",
     "humaneval_plus": "eval.benchmarks.humaneval_plus:open_task",
+    "math500": "eval.benchmarks.math500:open_task",
     "mbpp_plus": "eval.benchmarks.mbpp_plus:open_task",
 }
 """Published benchmarks; each target takes a StandardBenchmark and returns a BenchmarkTask."""

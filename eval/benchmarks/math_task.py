@@ -34,26 +34,41 @@ class HubSource:
     n_problems: int
     """How many problems the published set has; another number is refused."""
     id_field: str = "id"
+    """Field with a problem's id; where it is absent, `id` is taken, else the problem's position from 0."""
+    configuration: str | None = None
+    """Which of the data set's configurations; None if it has one."""
+    problem_field: str = "problem"
+    final_answer: Callable[[str], str] | None = None
+    """Takes the final answer out of the field `answer`, or raises ValueError; None: the field is it."""
 
 
 def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
     """A published benchmark from `config.path`, else from the hub.
 
-    Fields of a problem: `problem`, `answer` (text or number). Raises ConfigError.
+    Fields of a problem, the same in both: `hub.problem_field`, `answer` (text or number). Raises ConfigError.
     """
     if config.path is not None:
         rows = read_rows(config.path, config.name)
         origin = f"{config.path} (a local copy; published as {hub.path} on the Hugging Face hub"
     else:
         rows = _load_hub(config.name, hub)
-        origin = f"{hub.path} on the Hugging Face hub (split {hub.split}, revision {hub.revision}"
+        split = f"split {hub.split}, revision {hub.revision}"
+        if hub.configuration is not None:
+            split = f"configuration {hub.configuration}, {split}"
+        origin = f"{hub.path} on the Hugging Face hub ({split}"
     place = f"benchmark {config.name}"
-    require_fields(rows, ("problem", "answer"), place)
+    require_fields(rows, (hub.problem_field, "answer"), place)
     if config.path is None and len(rows) != hub.n_problems:
         raise ConfigError(f"{place}: {hub.path} has {len(rows)} problems, not the published {hub.n_problems}")
     ids = [str(row.get(hub.id_field, row.get("id", number))) for number, row in enumerate(rows)]
-    texts = [row["problem"] + BOX_INSTRUCTION for row in rows]
-    return _task(config, ids, texts, [row["answer"] for row in rows], f"{origin}; licence: {hub.licence})")
+    texts = [row[hub.problem_field] + BOX_INSTRUCTION for row in rows]
+    answers = [row["answer"] for row in rows]
+    if hub.final_answer is not None:
+        answers = [
+            _final_answer(hub.final_answer, answer, f"{place}: problem {number}")
+            for number, answer in enumerate(answers, start=1)
+        ]
+    return _task(config, ids, texts, answers, f"{origin}; licence: {hub.licence})")
 
 
 def open_own(config: MathBenchmark) -> BenchmarkTask:
@@ -124,6 +139,13 @@ def _grade_number(pairs: Pairs) -> list[Grade]:
     return [graders.grade_number(completion, problem.reference) for problem, completion in pairs]
 
 
+def _final_answer(final_answer: Callable[[str], str], answer: Any, place: str) -> str:
+    try:
+        return final_answer(str(answer))
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from None
+
+
 def _as_text(answer: Any) -> str:
     """An answer as text; a whole number stored as a float loses its point."""
     if isinstance(answer, float) and answer.is_integer():
@@ -135,7 +157,8 @@ def _load_hub(name: str, hub: HubSource) -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
-        return load_dataset(hub.path, split=hub.split, revision=hub.revision).to_list()
+        table = load_dataset(hub.path, hub.configuration, split=hub.split, revision=hub.revision)
+        return table.to_list()
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise ConfigError(

@@ -21,6 +21,28 @@ FILES = {
     "humaneval_plus": "HumanEvalPlus.jsonl.gz",
     "mbpp_plus": "MbppPlus.jsonl.gz",
 }
+MADE_UP = {
+    "gsm8k": [
+        {"question": "Ann has 400 pens and buys 600.", "answer": "400+600=<<400+600=1000>>1000\n#### 1,000"},
+        {"question": "Bob owes 3.", "answer": "0-3=<<0-3=-3>>-3\n#### -3"},
+    ],
+    "hmmt25_nov": [
+        {"problem_idx": 1, "answer": "\\frac{1}{2}", "problem_type": ["Algebra"], "problem": "Halve $1$."},
+        {"problem_idx": 2, "answer": "7", "problem_type": ["Algebra"], "problem": "Compute $3+4$."},
+    ],
+    "math500": [
+        {
+            "problem": f"Compute the point $({x}, {x}+{x})$.",
+            "solution": "It is \\boxed{...}.",
+            "answer": f"({x},{2 * x})",
+            "subject": "Algebra",
+            "level": 1,
+            "unique_id": f"test/algebra/{x}.json",
+        }
+        for x in (3, 4)
+    ],
+}
+"""Problems in the format of benchmarks whose own files are not at hand."""
 OWN_MATH = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "\\frac{1}{2}"}]
 OWN_NUMBERS = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "0.5"}]
 OWN_CODE = [
@@ -66,7 +88,8 @@ def own_code(path, completion="append", **changes):
 
 def config_of(entry, folder, limit=2, change=None):
     """Config of an entry of ENTRIES over at most `limit` problems; `change` edits the first row."""
-    rows = {"math": OWN_MATH, "number": OWN_NUMBERS, "append": OWN_CODE, "extract": OWN_CODE}.get(entry)
+    own = {"math": OWN_MATH, "number": OWN_NUMBERS, "append": OWN_CODE, "extract": OWN_CODE}
+    rows = (own | MADE_UP).get(entry)
     rows = [dict(row) for row in (rows or read(standard_file(entry))[:limit])]
     if change:
         rows[0].update(change)
@@ -85,7 +108,7 @@ def finished(text):
 
 
 def test_every_declared_benchmark_is_implemented():
-    assert set(STANDARD) == set(benchmarks.BENCHMARKS) == set(FILES)
+    assert set(STANDARD) == set(benchmarks.BENCHMARKS) == set(FILES) | set(MADE_UP)
     assert set(KINDS) == {"math", "evalplus"}
 
 
@@ -124,16 +147,15 @@ def test_source_and_prompt(entry, tmp_path):
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_digest_follows_the_content(entry, tmp_path):
-    field = {"math": "prompt", "number": "prompt", "append": "instruction", "extract": "instruction"}.get(
-        entry, "problem"
-    )
-    if entry in ("humaneval_plus", "mbpp_plus"):
+    field = {"append": "instruction", "extract": "instruction", "gsm8k": "question"}.get(entry, "problem")
+    if entry in ("math", "number", "humaneval_plus", "mbpp_plus"):
         field = "prompt"
     answer_field = "plus_input" if entry in IS_CODE else "answer"
+    answer = [[[7]]] if entry in IS_CODE else "#### 7" if entry == "gsm8k" else 7
     (tmp_path / "a").mkdir()
     original = open_benchmark(config_of(entry, tmp_path)).digest
     assert open_benchmark(config_of(entry, tmp_path / "a")).digest == original
-    for change in ({field: "another text"}, {answer_field: [[[7]]] if entry in IS_CODE else 7}):
+    for change in ({field: "another text"}, {answer_field: answer}):
         assert open_benchmark(config_of(entry, tmp_path, change=change)).digest != original
 
 
