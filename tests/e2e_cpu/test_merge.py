@@ -62,6 +62,19 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+def test_a_build_that_is_killed_leaves_no_expert_and_no_process(home):
+    config, log = small_config(home), home / "build.log"
+    process = protege("experts", "build", str(config), home=home, log=log)
+
+    def has_trained() -> bool:
+        return any(steps_in(metrics) >= 1 for metrics in (home / "building").glob("*/metrics.jsonl"))
+
+    wait_for(has_trained, START_SECONDS, process, log)
+    kill_hard(process)
+    assert left_behind(home) == []
+    assert not (home / "experts").exists() or not list((home / "experts").iterdir())
+
+
 def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
     config, log = small_config(home), home / "small.log"
     run = home / "runs" / "small"
@@ -77,6 +90,10 @@ def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
     text = log.read_text()
     assert "expert math: found in the registry" in text
     check_artefacts(run)
+
+    (math,) = [e for e in json.loads((run / "manifest.json").read_text())["experts"] if e["domain"] == "math"]
+    curve = (home / "experts" / math["id"] / "learning_curve.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in curve] == [1, 2]  # although its build was killed
 
 
 def check_artefacts(run: Path) -> None:
@@ -155,6 +172,37 @@ def test_the_student_loads_as_it_is_and_is_the_model_that_was_evaluated(home):
         answer = model.generate(**ids, max_new_tokens=48, do_sample=False)[0, ids["input_ids"].shape[1] :]
         agree += tokenizer.decode(answer, skip_special_tokens=True) == sample["completion"]
     assert agree == 6
+
+
+def test_a_sweep_builds_no_expert_again_and_is_found_done(home):
+    config = small_config(home, name="grid", baselines=["average"])
+    options = ("--reward-scale", "1,1.5", "--seeds", "1", "--set", "training.steps=2", "--probe")
+    options += ("--set", "probe.prompts=4", "--set", "probe.samples_per_prompt=1")
+    log, folder = home / "grid.log", home / "runs" / "grid.sweep"
+    assert run_to_end("sweep", str(config), *options, home=home, log=log, timeout=400) == 0, log.read_text()[
+        -3000:
+    ]
+    assert left_behind(home) == []
+    assert "expert math: found in the registry" in log.read_text()
+    report = json.loads((folder / "sweep.json").read_text())
+    assert (report["seeds"], report["reward_scales"]) == ([0], [1.0, 1.5])
+    assert {(c["benchmark"], c["mode"]) for c in report["curves"]} == {
+        (benchmark, mode) for benchmark in ("math_heldout", "code_heldout") for mode in ("sampled", "greedy")
+    }
+    for curve in report["curves"]:
+        opd, extrapolated = curve["points"]
+        assert opd["against_opd"] is None and extrapolated["against_opd"]["seeds"] == 1
+        assert curve["fixed"].keys() == {"base", "math-teacher", "code-teacher", "average"}
+    assert {(point["domain"], point["reward_scale"]) for point in report["probe"]} == {
+        (domain, scale) for domain in ("math", "code") for scale in (1.0, 1.5)
+    }
+    runs = [folder / name for name in report["runs"]]
+    assert weights(runs[0] / "student") != weights(runs[1] / "student")
+    assert all((run / "report.html").exists() and (run / "manifest.json").exists() for run in runs)
+
+    log.write_text("")
+    assert run_to_end("sweep", str(config), *options, home=home, log=log, timeout=200) == 0, log.read_text()
+    assert log.read_text().count("merge: found done") == 2
 
 
 def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
