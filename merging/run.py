@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.baselines import OpdBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from merging.distil import Distillation
 from merging.lock import RunLock
@@ -78,6 +79,7 @@ def evaluate_run(run_dir: Path) -> Path:
         teachers = _experts(folder, found, _NoCluster())
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
+        _refuse_other_baselines(folder)
         return _report(folder, teachers, _evaluate(folder, teachers))
 
 
@@ -147,18 +149,31 @@ def _train_student(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster
 
 
 def _train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: _Cluster) -> None:
-    from merging.weights import average
+    from merging.weights import is_made, merge_weights
 
-    for name in folder.config.baselines:
-        target = folder.baseline(name)
-        if target.exists():
+    base, experts = Path(folder.config.student), [Path(teacher.model_path) for teacher in teachers]
+    for baseline in folder.config.baselines:
+        name, target = baseline.kind, folder.baseline(baseline.kind)
+        if is_made(baseline, target):
             continue
         with folder.measured.stage(f"baseline {name}"):
-            if name == "average":
-                average([Path(teacher.model_path) for teacher in teachers], target)
-            else:
+            if isinstance(baseline, OpdBaseline):
                 work = folder.path / name
                 Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
+            else:
+                merge_weights(baseline, base, experts, target)
+
+
+def _refuse_other_baselines(folder: RunFolder) -> None:
+    """For commands that make none: a baseline of other options must not be evaluated as the declared one."""
+    from merging.weights import is_made
+
+    for baseline in folder.config.baselines:
+        if not is_made(baseline, folder.baseline(baseline.kind)):
+            raise ConfigError(
+                f"{folder.path}: baseline `{baseline.kind}` is not made yet as the config declares it; "
+                "`protege merge` makes it"
+            )
 
 
 def _evaluate(folder: RunFolder, teachers: list[Teacher]) -> dict:
