@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from configs.baselines import AverageBaseline, Baselines, OpdBaseline, WeightBaseline
 from configs.benchmarks import Benchmark
 from configs.experts import Expert, ModelExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
@@ -20,9 +21,6 @@ from configs.strict import Name, Strict
 
 REWARDS = ("math", "code", "exact", "number")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
-
-BASELINES = ("opd", "average")
-"""Baselines that a run can train or compute beside the student."""
 
 
 class Domain(Strict):
@@ -171,9 +169,9 @@ class MergeConfig(Strict):
     """Where."""
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
-    baselines: tuple[Literal["opd", "average"], ...] = ("average",)
-    """What else is compared: `opd` (lambda 1, same prompts, steps and learning rate), `average`
-    (mean of the experts' weights)."""
+    baselines: Baselines = (AverageBaseline(kind="average"),)
+    """What else is compared, by name (`opd`, `average`, `task_arithmetic`, `ties`, `dare`, `extrapolation`)
+    or as a block, each kind once."""
     registry: Path | None = None
     """Folder of built experts; by default `$PROTEGE_HOME` or `~/.protege`."""
 
@@ -267,6 +265,14 @@ class MergeConfig(Strict):
         """Factor of this domain's token losses."""
         override = self.domains[domain].objective
         return 1.0 if override is None else override.weight
+
+    def trains_opd(self) -> bool:
+        """Whether the baseline `opd` is trained."""
+        return any(isinstance(baseline, OpdBaseline) for baseline in self.baselines)
+
+    def weight_baselines(self) -> tuple[WeightBaseline, ...]:
+        """The baselines that are computed from the experts' weights."""
+        return tuple(baseline for baseline in self.baselines if isinstance(baseline, WeightBaseline))
 
     def evaluation_tokens(self) -> int:
         """Answer length limit of the evaluation, in tokens."""

@@ -138,7 +138,7 @@ def _limits(metadata: Iterable[object]) -> str:
 
 def _yaml(value: object) -> str:
     assert value is not PydanticUndefined
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=lambda item: item.model_dump() if is_model(type(item)) else str(item))
 
 
 def _one_line(text: str | None) -> str:

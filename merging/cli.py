@@ -181,6 +181,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made.to_json(), indent=2))
         return
+    width = max(len(stage.name) for stage in made.stages)
     for stage in made.stages:
         time = (
             ""
@@ -191,9 +192,8 @@ def plan(
         )
         work = f"{stage.steps} steps, {stage.rollouts} rollouts" if stage.steps else ""
         scored = f"{stage.scorer_passes} scorer passes" if stage.scorer_passes else ""
-        typer.echo(
-            f"{stage.name:18} {stage.state:22} {', '.join(part for part in (work, scored, time) if part)}"
-        )
+        parts = ", ".join(part for part in (work, scored, time) if part)
+        typer.echo(f"{stage.name:{width}} {stage.state:22} {parts}")
     passes = ", ".join(f"{name} {count}" for name, count in made.scorer_passes_per_rollout.items())
     typer.echo(f"scorer passes a rollout: {passes}")
     sizes = (made.training_bytes_per_device / 2**20, made.scorer_bytes / 2**20)

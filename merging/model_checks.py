@@ -92,15 +92,17 @@ def check_models(config: MergeConfig, problems: list[str]) -> dict[str, ModelFin
         with collecting(problems):
             found |= adapter_experts(config, found["student"])
         with collecting(problems):
-            _check_average(config, found)
+            _check_weight_baselines(config, found)
     return found
 
 
-def _check_average(config: MergeConfig, models: Models) -> None:
-    """The mean of weights needs tensors of the same names and shapes."""
-    if "average" not in config.baselines:
+def _check_weight_baselines(config: MergeConfig, models: Models) -> None:
+    """Merging weights needs tensors of the same names and shapes."""
+    kinds = [baseline.kind for baseline in config.weight_baselines()]
+    if not kinds:
         return
-    student = models["student"]
+    student, rest = models["student"], [b.kind for b in config.baselines if b.kind not in kinds]
+    named, verb = ", ".join(f"`{kind}`" for kind in kinds), "needs" if len(kinds) == 1 else "need"
     for name, domain in config.domains.items():
         built = isinstance(domain.expert, RLExpert)
         place = f"domains.{name}.expert" + (".base" if built else "")
@@ -108,8 +110,8 @@ def _check_average(config: MergeConfig, models: Models) -> None:
         known = None not in (student.shapes_sha256, model.shapes_sha256)
         if known and model.shapes_sha256 != student.shapes_sha256:
             raise ConfigError(
-                f"baselines: `average` needs experts of the student's shape, and {place} "
-                f"({model.path}) has other tensors; leave `average` out (baselines: [])"
+                f"baselines: {named} {verb} experts of the student's shape, and {place} "
+                f"({model.path}) has other tensors; leave {named} out (baselines: [{', '.join(rest)}])"
             )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from configs.load import LoadedConfig, registry_root
 from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
+from eval.report.data import OPD_BASELINE
 from merging.model_checks import built_parameters, scored_parameters
 from merging.preflight import Preflight, preflight
 from merging.reward_scales import probe_file, with_chosen
+from merging.weights import is_made
 
 TRAINING_BYTES = 16
 """Bytes a parameter while training in float32: weights, gradient, two Adam moments."""
@@ -130,7 +132,7 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
 
     registry, training = Registry(registry_root(config.registry)), config.training
     stages = []
-    for name in ("merge", *(baseline for baseline in config.baselines if baseline == "opd")):
+    for name in ("merge", *([OPD_BASELINE] if config.trains_opd() else [])):
         work, target = (run_dir / "train", run_dir / "student") if name == "merge" else (
             run_dir / name, run_dir / "baselines" / name)  # fmt: skip
         title = name if name == "merge" else f"baseline {name}"
@@ -139,7 +141,7 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
             continue
         left = training.steps - (done := last_checkpoint(work / "checkpoints"))
         rollouts = left * training.prompts_per_step * training.samples_per_prompt
-        each = 1.0 if name == "opd" else _passes_per_rollout(config, done)
+        each = 1.0 if name == OPD_BASELINE else _passes_per_rollout(config, done)
         seconds = _seconds(config.student, registry, rollouts)
         stages.append(PlannedStage(title, _progress(done), left, rollouts, round(rollouts * each), seconds))
     return stages
@@ -156,9 +158,9 @@ def _passes_per_rollout(config: MergeConfig, done: int) -> float:
 
 def _last_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
     stages = []
-    if "average" in config.baselines:
-        done = (run_dir / "baselines" / "average").exists()
-        stages.append(PlannedStage("baseline average", "done" if done else "to do"))
+    for baseline in config.weight_baselines():
+        done = is_made(baseline, run_dir / "baselines" / baseline.kind)
+        stages.append(PlannedStage(f"baseline {baseline.kind}", "done" if done else "to do"))
     complete = "done" if (run_dir / "manifest.json").exists() else "to do"
     return [*stages, PlannedStage("evaluation", complete), PlannedStage("report", complete)]
 

@@ -282,7 +282,9 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
     a_parameter = CPU_TRAINING_BYTES * config.hardware.gpus
     merging = a_parameter * student + 4 * scored_parameters(config, models)  # the scorer reads float32
     largest = max([student, *built])
-    needed = CPU_PROCESSES_BYTES + max(merging, a_parameter * largest)
+    # a baseline made of weights holds base and experts, in float32 its result and the magnitudes of one
+    weights = 4 * student * (len(config.domains) + 3) if config.weight_baselines() else 0
+    needed = CPU_PROCESSES_BYTES + max(merging, a_parameter * largest, weights)
     available = psutil.virtual_memory().available
     if needed > available:
         raise ConfigError(
@@ -295,8 +297,8 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
 def _check_disk(config: MergeConfig, models: dict[str, ModelFingerprint], run_dir: Path) -> int:
     """Estimated disk space in bytes; raises ConfigError if the run folder's disk has less."""
     student = models["student"].parameters
-    trained = student * (1 + ("opd" in config.baselines)) + sum(built_parameters(config, models).values())
-    exported = trained + student * ("average" in config.baselines)
+    trained = student * (1 + config.trains_opd()) + sum(built_parameters(config, models).values())
+    exported = trained + student * len(config.weight_baselines())
     exported += student * sum(isinstance(domain.expert, AdapterExpert) for domain in config.domains.values())
     # a new checkpoint is written before the old one is removed
     needed = 2 * CHECKPOINT_BYTES * trained + 4 * exported + GIB // 4

@@ -13,6 +13,7 @@ from configs.objective import ModelReference
 from eval.report.data import OPD_BASELINE
 from merging.alarms import read_alarms
 from merging.reward_scales import read_choices
+from merging.weights import options
 from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
@@ -91,8 +92,8 @@ def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[s
         if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
             curves[f"expert {teacher.domain}"] = read_learning_curve(record)
     curves["merge"] = folder.read_metrics("merge")
-    if "opd" in folder.config.baselines:
-        curves["baseline opd"] = folder.read_metrics("opd")
+    if folder.config.trains_opd():
+        curves["baseline opd"] = folder.read_metrics(OPD_BASELINE)
     return curves
 
 
@@ -111,6 +112,9 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     if isinstance(config.objective.reference, ModelReference):
         found["reference weights"] = fingerprint(config.objective.reference.path).weights_sha256
     found["student weights"] = fingerprint(folder.student).weights_sha256
+    for baseline in config.weight_baselines():
+        if declared := options(baseline):
+            found[f"baseline {baseline.kind}"] = ", ".join(f"{k} {v}" for k, v in declared.items())
     found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"
     found["system"] = platform.platform()
     return found

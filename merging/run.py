@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.baselines import OpdBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation
@@ -79,6 +80,7 @@ def evaluate_run(run_dir: Path) -> Path:
         teachers = experts(folder, found, NoCluster())
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
+        _refuse_other_baselines(folder)
         return report(folder, teachers, evaluate_models(folder, teachers))
 
 
@@ -151,18 +153,31 @@ def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) 
 
 def train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
     """Trains or computes the config's baselines that are not there yet."""
-    from merging.weights import average
+    from merging.weights import is_made, merge_weights
 
-    for name in folder.config.baselines:
-        target = folder.baseline(name)
-        if target.exists():
+    base, given = Path(folder.config.student), [Path(teacher.model_path) for teacher in teachers]
+    for baseline in folder.config.baselines:
+        name, target = baseline.kind, folder.baseline(baseline.kind)
+        if is_made(baseline, target):
             continue
         with folder.measured.stage(f"baseline {name}"):
-            if name == "average":
-                average([Path(teacher.model_path) for teacher in teachers], target)
-            else:
+            if isinstance(baseline, OpdBaseline):
                 work = folder.path / name
                 Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
+            else:
+                merge_weights(baseline, base, given, target)
+
+
+def _refuse_other_baselines(folder: RunFolder) -> None:
+    """For commands that make none: a baseline of other options must not be evaluated as the declared one."""
+    from merging.weights import is_made
+
+    for baseline in folder.config.baselines:
+        if not is_made(baseline, folder.baseline(baseline.kind)):
+            raise ConfigError(
+                f"{folder.path}: baseline `{baseline.kind}` is not made yet as the config declares it; "
+                "`protege merge` makes it"
+            )
 
 
 def evaluate_models(folder: RunFolder, teachers: list[Teacher], **how: Any) -> dict:

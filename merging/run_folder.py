@@ -78,7 +78,7 @@ class RunFolder:
         return self.path / "samples"
 
     def baseline(self, name: str) -> Path:
-        """A baseline's model."""
+        """A baseline's model; its name is its kind."""
         return self.path / "baselines" / name
 
     def models(self, teachers: list[Teacher]) -> list[ModelUnderTest]:
@@ -90,7 +90,7 @@ class RunFolder:
             ModelUnderTest("base", self.config.student, "base"),
             *(ModelUnderTest(names[t.domain], t.model_path, "teacher", t.domain) for t in teachers),
             ModelUnderTest("student", self.student, "student"),
-            *(ModelUnderTest(name, self.baseline(name), "baseline") for name in self.config.baselines),
+            *(ModelUnderTest(b.kind, self.baseline(b.kind), "baseline") for b in self.config.baselines),
         ]
 
     def teacher_names(self) -> dict[str, str]:

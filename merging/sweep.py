@@ -7,6 +7,7 @@ the generation engine and the samples of models that do not change are shared.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -100,9 +101,9 @@ def grid(base: LoadedConfig, reward_scales: Sequence[float], seeds: int, sweep_d
             )
     scales = sorted(set(reward_scales))
     overrides = list(base.overrides)
-    if OPD_SCALE in scales and OPD_BASELINE in base.config.baselines:
-        kept = [name for name in base.config.baselines if name != OPD_BASELINE]
-        overrides.append(f"baselines=[{','.join(kept)}]")  # lambda 1 of the grid is the same training
+    if OPD_SCALE in scales and base.config.trains_opd():  # lambda 1 of the grid is the same training
+        kept = [baseline.model_dump(mode="json") for baseline in base.config.weight_baselines()]
+        overrides.append(f"baselines={json.dumps(kept)}")
     runs = []
     for seed in range(base.config.training.seed, base.config.training.seed + seeds):
         for scale in scales:

@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from configs.baselines import Baseline, WeightBaseline
+from merging import task_vectors
 from trainer.export import save_model
+from trainer.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+
+METHODS: Mapping[str, Callable[..., dict[str, torch.Tensor]]] = {
+    "average": task_vectors.average,
+    "task_arithmetic": task_vectors.task_arithmetic,
+    "ties": task_vectors.ties,
+    "dare": task_vectors.dare,
+    "extrapolation": task_vectors.extrapolation,
+}
+"""By kind: a function of the base's weights, those of the experts, and the block's options by name."""
+
+RECORD = "baseline.json"
+"""File in a baseline's folder with the block that it was made by."""
 
 
-def average(models: Sequence[Path], target: Path) -> Path:
-    """Writes the plain mean of the models' weights to `target`, with the first model's other files.
+def merge_weights(baseline: WeightBaseline, base: Path, experts: Sequence[Path], target: Path) -> Path:
+    """Writes the model that the block makes of the experts to `target`, with the base's other files.
 
-    The mean is taken in float32 and stored in the first model's number format. Raises ValueError where
-    the models' tensors differ in name or shape.
+    Computed in float32 and stored in the base's number format. Tensors that hold no floating numbers stay
+    the base's. Raises ValueError where an expert's tensors differ from the base's in name or shape.
     """
     import torch
+
+    model = _load(base)
+    own = _weights(model)
+    given = []
+    for path in experts:
+        given.append(_weights(_load(path)))
+        if {n: v.shape for n, v in given[-1].items()} != {n: v.shape for n, v in own.items()}:
+            raise ValueError(f"{path} and {base} hold tensors of different names or shapes")
+    merged = METHODS[baseline.kind](own, given, **options(baseline))
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(merged[name])
+    save_model(model, base, target)
+    # after the weights: a stop in between leaves a folder without a record, which counts as made otherwise
+    write_json(target / RECORD, baseline.model_dump(mode="json"))
+    return target
+
+
+def is_made(baseline: Baseline, folder: Path) -> bool:
+    """Whether the folder holds the baseline's model, made by a block with the same options.
+
+    A folder without a record was made by a kind without options.
+    """
+    if not folder.exists():
+        return False
+    record = folder / RECORD
+    made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"kind": folder.name}
+    return made_by == baseline.model_dump(mode="json")
+
+
+def options(baseline: Baseline) -> dict[str, float | int]:
+    """The block without its kind."""
+    return baseline.model_dump(exclude={"kind"})
+
+
+def _load(folder: Path):
     from transformers import AutoModelForCausalLM
 
-    first = AutoModelForCausalLM.from_pretrained(models[0], dtype="auto")
-    total = {name: value.detach().float() for name, value in first.state_dict().items()}
-    for path in models[1:]:
-        weights = AutoModelForCausalLM.from_pretrained(path, dtype="auto").state_dict()
-        if {n: v.shape for n, v in weights.items()} != {n: v.shape for n, v in total.items()}:
-            raise ValueError(f"{path} and {models[0]} hold tensors of different names or shapes")
-        for name in total:
-            total[name] = total[name] + weights[name].float()
-    mean = {name: (value / len(models)).to(first.state_dict()[name].dtype) for name, value in total.items()}
-    with torch.no_grad():
-        first.load_state_dict(mean)
-    return save_model(first, models[0], target)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+
+
+def _weights(model) -> dict[str, torch.Tensor]:
+    """Its floating tensors, as views; one that has two names, as a tied output layer has, is listed once.
+
+    Listed twice, it would count twice in a trim and be drawn twice in a drop.
+    """
+    once = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if name in once and value.is_floating_point()
+    }

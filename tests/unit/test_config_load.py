@@ -87,11 +87,35 @@ def test_overrides_are_yaml_and_reach_into_lists(write, tmp_path):
     )
     config = loaded.config
     assert config.training.steps == 7
-    assert config.baselines == ("opd", "average")
+    assert [baseline.kind for baseline in config.baselines] == ["opd", "average"]
     assert config.domains["math"].benchmarks[1].limit == 3
     assert config.domains["math"].prompts.path == tmp_path / "other.jsonl"
     assert config.reward_scale_of("math") == 0.5
     assert loaded.overrides[0] == "training.steps=7"
+
+
+def test_baselines_by_name_or_block(write):
+    names = ["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    loaded = load_config(write(GOOD), [f"baselines=[{', '.join(names)}]"])
+    assert [baseline.kind for baseline in loaded.config.baselines] == names
+    _, average, arithmetic, ties, dare, extrapolation = loaded.config.baselines
+    assert loaded.config.weight_baselines() == (average, arithmetic, ties, dare, extrapolation)
+    assert (arithmetic.scale, ties.density, ties.scale) == (1.0, 0.2, 1.0)
+    assert (dare.drop_rate, dare.scale, dare.seed, extrapolation.factor) == (0.9, 1.0, 42, 1.25)
+    mixed = "baselines: [opd, {kind: ties, density: 0.5}]\n"
+    config = load_config(write(GOOD + mixed), ["baselines.1.scale=2"]).config
+    assert config.trains_opd() and config.weight_baselines() == (config.baselines[1],)
+    assert config.baselines[1].model_dump() == {"kind": "ties", "density": 0.5, "scale": 2.0}
+    assert load_config(write(GOOD)).config.baselines == (average,)
+    assert load_config(write(GOOD), ["baselines=[]"]).config.baselines == ()
+
+
+def test_the_json_schema_takes_names_and_blocks():
+    import json
+
+    name, block = json.loads(schema_doc.json_schema())["properties"]["baselines"]["items"]["anyOf"]
+    kinds = ["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    assert name["enum"] == kinds and list(block["discriminator"]["mapping"]) == sorted(kinds)
 
 
 def test_lambda_warms_up_from_one(write):
@@ -224,6 +248,34 @@ def test_several_mistakes_are_several_messages(write):
         ("domains.math.benchmarks.7.limit=7", "--set domains.math.benchmarks.7.limit=7: '7' is no position"),
         ("student=[1", "--set student=[1: the value is not valid YAML"),
         ("training.steps=x", "--set training.steps=x: training.steps: expected a whole number"),
+        (
+            "baselines=[averag]",
+            "--set baselines=[averag]: baselines[0].kind: unknown kind 'averag'; did you mean 'average'? "
+            "valid kinds: opd, average, task_arithmetic, ties, dare, extrapolation",
+        ),
+        (
+            "baselines=[opd, {kind: ties, densty: 0.5}]",
+            "--set baselines=[opd, {kind: ties, densty: 0.5}]: baselines[1].densty: unknown key; did you "
+            "mean 'density'? valid keys: ",
+        ),
+        (
+            "baselines=[ties, {kind: ties, density: 0.5}]",
+            "--set baselines=[ties, {kind: ties, density: 0.5}]: baselines: 'ties' is listed twice; list "
+            "each kind once",
+        ),
+        ("baselines=average", "--set baselines=average: baselines: expected a list, got the text 'average'"),
+        (
+            "baselines=[{kind: ties, density: 0}]",
+            "--set baselines=[{kind: ties, density: 0}]: baselines[0].density: must be above 0, got 0",
+        ),
+        (
+            "baselines=[{kind: dare, drop_rate: 1}]",
+            "--set baselines=[{kind: dare, drop_rate: 1}]: baselines[0].drop_rate: must be below 1, got 1",
+        ),
+        (
+            "baselines=[{kind: dare, seed: 0.5}]",
+            "--set baselines=[{kind: dare, seed: 0.5}]: baselines[0].seed: expected a whole number",
+        ),
     ],
 )
 def test_override_mistakes_name_the_override(write, override, expected):

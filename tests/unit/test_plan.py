@@ -67,6 +67,8 @@ def test_a_fresh_run(setting):
 def test_the_plan_keeps_the_order_of_the_run(setting):
     names = [stage.name for stage in setting.plan("baselines=[opd]").stages]
     assert names == ["expert math", "expert code", "merge", "baseline opd", "evaluation", "report"]
+    names = [stage.name for stage in setting.plan("baselines=[dare, opd, ties]").stages]
+    assert names[2:6] == ["merge", "baseline opd", "baseline dare", "baseline ties"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,15 @@ def test_finished_stages_are_done(setting):
     (setting.run_dir / "manifest.json").touch()
     stages = setting.stages()
     assert stages["evaluation"].state == stages["report"].state == "done"
+
+
+def test_a_baseline_of_other_options_is_made_again(setting):
+    block = "{kind: ties, density: 0.5, scale: 1.0}"
+    folder = setting.run_dir / "baselines" / "ties"
+    folder.mkdir(parents=True)
+    (folder / "baseline.json").write_text('{"kind": "ties", "density": 0.5, "scale": 1.0}')
+    assert setting.stages(f"baselines=[{block}]")["baseline ties"].state == "done"
+    assert setting.stages("baselines=[ties]")["baseline ties"].state == "to do"
 
 
 def curve(*seconds):

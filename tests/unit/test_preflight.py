@@ -59,6 +59,9 @@ def test_memory_and_disk_estimates_by_hand(run, config):
     assert found.memory_bytes == 4 * 2**30 + 20 * parameters + 4 * 3 * parameters
     # one training and the average: two checkpoints of 12 bytes and two exports of 4 bytes a parameter
     assert found.disk_bytes == parameters * (24 + 8) + 2**28
+    # one more training, and two merges of weights
+    several = run(config, "baselines=[opd, ties, dare]")
+    assert several.disk_bytes == parameters * (2 * 24 + 4 * 4) + 2**28
 
 
 def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
@@ -150,6 +153,21 @@ def test_rl_expert_needs_answers(run, config, tmp_path):
     )
 
 
+def test_memory_of_weights_that_are_merged(run, config, tmp_path):
+    """Eight adapters score as adapters (of the tiny model: no weights), and merge as eight full models."""
+    expert = {"kind": "rl", "steps": 2, "prompts_per_step": 4, "lora_rank": 4}
+    config["domains"] = {}
+    for number in range(8):
+        write_jsonl(
+            tmp_path / f"{number}.jsonl", [{"prompt": f"{number}+{i}", "answer": "1"} for i in range(4)]
+        )
+        prompts = {"kind": "file", "path": f"{number}.jsonl"}
+        config["domains"][f"d{number}"] = {"expert": expert, "prompts": prompts, "reward": "exact"}
+    parameters = 99 * 4
+    assert run(config, "baselines=[opd]").memory_bytes == 4 * 2**30 + (20 + 4) * parameters
+    assert run(config, "baselines=[ties]").memory_bytes == 4 * 2**30 + 4 * (8 + 3) * parameters
+
+
 def test_an_rl_experts_own_response_limit_counts(run, config):
     config["domains"]["math"]["expert"] = {"kind": "rl", "max_response_tokens": 48}
     problems = problems_of(run, config)
@@ -207,6 +225,10 @@ def test_average_needs_one_shape(run, config, tmp_path):
     assert problem.startswith("baselines: `average` needs experts of the student's shape")
     assert "domains.code.expert" in problem
     run(config, "baselines=[]")
+    (problem,) = problems_of(run, config, "baselines=[ties, opd, dare]")
+    assert problem.startswith("baselines: `ties`, `dare` need experts of the student's shape")
+    assert problem.endswith("leave `ties`, `dare` out (baselines: [opd])")
+    run(config, "baselines=[opd]")
 
 
 def test_batches_must_divide_over_the_devices(run, config):

@@ -91,6 +91,7 @@ def test_a_domain_more_or_less_is_refused(open_run, given):
     [
         "evaluation.samples_per_problem=2",
         "baselines=[]",
+        "baselines=[{kind: ties, density: 0.5}]",
         "hardware.tokens_per_device=64",
         "registry=./elsewhere",
         "domains.math.benchmarks=[{kind: math, name: m, path: math.jsonl}]",
@@ -108,6 +109,16 @@ def test_a_changed_benchmark_hides_no_other_change_of_its_domain(open_run, given
     open_run(given)
     with pytest.raises(ConfigError, match="differs in: domains"):
         open_run(given, "domains.math.benchmarks=[aime24]", "domains.math.reward=math")
+
+
+def test_a_folder_that_holds_baselines_as_names_is_continued(open_run, given, tmp_path):
+    folder = open_run(given, "baselines=[opd, average]")
+    stored = tmp_path / "run" / RESOLVED
+    content = yaml.safe_load(stored.read_text())
+    assert content["baselines"] == [{"kind": "opd"}, {"kind": "average"}]
+    stored.write_text(yaml.safe_dump({**content, "baselines": ["opd", "average"]}, sort_keys=False))
+    assert load_config(stored).config == folder.config
+    assert open_run(given, "baselines=[opd, average]").config == folder.config
 
 
 def test_the_users_file_is_kept_verbatim(tmp_path, given):
@@ -157,7 +168,7 @@ def test_opening_a_run_from_its_resolved_config_keeps_the_users_file(open_run, g
 
 
 def test_models_in_order_with_roles_and_places(open_run, given, tmp_path):
-    folder = open_run(given, "baselines=[opd, average]")
+    folder = open_run(given, "baselines=[opd, average, {kind: ties, density: 0.5}]")
     teachers = [SimpleNamespace(domain=domain, model_path=f"/models/{domain}") for domain in ("math", "code")]
     run = tmp_path / "run"
     assert [(m.name, str(m.path), m.role, m.domain) for m in folder.models(teachers)] == [
@@ -167,6 +178,7 @@ def test_models_in_order_with_roles_and_places(open_run, given, tmp_path):
         ("student", str(run / "student"), "student", None),
         ("opd", str(run / "baselines" / "opd"), "baseline", None),
         ("average", str(run / "baselines" / "average"), "baseline", None),
+        ("ties", str(run / "baselines" / "ties"), "baseline", None),
     ]
 
 

@@ -36,10 +36,14 @@ def test_auto_is_replaced_by_the_grids_lambdas(tmp_path):
 
 
 def test_opd_is_not_trained_twice(tmp_path):
-    with_opd = ["baselines=[average,opd]"]
-    assert {run.loaded.config.baselines for run in grid(tmp_path, overrides=with_opd)} == {("average",)}
-    without_one = grid(tmp_path, scales=(1.25,), overrides=with_opd)
-    assert {run.loaded.config.baselines for run in without_one} == {("average", "opd")}
+    def kinds(scales):
+        runs = grid(tmp_path, scales, overrides=["baselines=[average,opd,{kind: ties, density: 0.5}]"])
+        return {tuple(baseline.kind for baseline in run.loaded.config.baselines) for run in runs}
+
+    assert kinds((1.0, 1.25)) == {("average", "ties")}
+    assert kinds((1.25,)) == {("average", "opd", "ties")}
+    (run,) = grid(tmp_path, (1.0,), 1, ["baselines=[opd,{kind: ties, density: 0.5}]"])
+    assert run.loaded.config.baselines[0].density == 0.5
 
 
 def test_a_domains_own_lambda_is_refused(tmp_path):

@@ -1,0 +1,99 @@
+"""What is compared beside the student: the same training at lambda 1, and merges of the experts' weights.
+
+A task vector is an expert's weights minus the student's starting weights, the base.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
+
+from configs.strict import Strict
+
+
+class OpdBaseline(Strict):
+    """On-policy distillation: the merge's training at lambda 1, with the same prompts, steps and learning
+    rate."""
+
+    kind: Literal["opd"]
+
+
+class AverageBaseline(Strict):
+    """Mean of the experts' weights."""
+
+    kind: Literal["average"]
+
+
+class TaskArithmeticBaseline(Strict):
+    """Base plus the scaled sum of the task vectors (arXiv 2212.04089)."""
+
+    kind: Literal["task_arithmetic"]
+    scale: PositiveFloat = 1.0
+    """Factor of the sum; 1 / number of experts gives the average."""
+
+
+class TiesBaseline(Strict):
+    """TIES (arXiv 2306.01708): each task vector is trimmed to its largest entries, each weight takes the sign
+    with the larger total, and the entries of that sign are averaged."""
+
+    kind: Literal["ties"]
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of each task vector that is kept, over all its weights together."""
+    scale: PositiveFloat = 1.0
+    """Factor of what is added to the base."""
+
+
+class DareBaseline(Strict):
+    """DARE (arXiv 2311.03099): entries of each task vector are dropped at random, the others divided by
+    1 - `drop_rate`; the base plus the plain mean of these vectors."""
+
+    kind: Literal["dare"]
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Probability that an entry is dropped."""
+    scale: PositiveFloat = 1.0
+    """Factor of what is added to the base."""
+    seed: int = 42
+    """Seed of the choice."""
+
+
+class ExtrapolationBaseline(Strict):
+    """Base plus `factor` times the way from it to the average, in the manner of ExPO (arXiv 2404.16792): in
+    weights what lambda is in log-probabilities."""
+
+    kind: Literal["extrapolation"]
+    factor: PositiveFloat = 1.25
+    """1 gives the average, above 1 lies past it."""
+
+
+WeightBaseline = (
+    AverageBaseline | TaskArithmeticBaseline | TiesBaseline | DareBaseline | ExtrapolationBaseline
+)
+"""Those that are computed from weights; `merging.weights.METHODS` holds their implementations."""
+
+Baseline = Annotated[OpdBaseline | WeightBaseline, Field(discriminator="kind")]
+
+BaselineName = Literal["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+
+
+def _expand_name(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _kinds_are_unique(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
+    kinds = [baseline.kind for baseline in baselines]
+    twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"{twice!r} is listed twice; list each kind once, since it is the baseline's name in samples and "
+            "report"
+        )
+    return baselines
+
+
+NamedBaseline = Annotated[
+    Baseline, BeforeValidator(_expand_name, json_schema_input_type=BaselineName | Baseline)
+]
+"""A block, or its kind alone for the block's defaults."""
+
+Baselines = Annotated[tuple[NamedBaseline, ...], AfterValidator(_kinds_are_unique)]

@@ -1,0 +1,138 @@
+"""The baselines of a run: each made once, made again for other options, named in the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from configs.load import ConfigError, load_config
+from merging import run as run_module
+from merging.preflight import preflight
+from merging.reporting import _curves, provenance
+from merging.run_folder import RunFolder
+from tests.unit.model_copies import STUDENT, noisy_copy, weights_of
+from tests.unit.tiny_model import sum_rows, write_config, write_jsonl
+
+pytest.importorskip("torch")
+
+TIES = "baselines=[{kind: ties, density: 0.5}]"
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens tmp_path/run, with two given experts; returns its folder and its teachers."""
+    for seed, name in enumerate(("math", "code")):
+        noisy_copy(tmp_path / f"{name}_expert", seed)
+        write_jsonl(
+            tmp_path / f"{name}.jsonl", [{**row, "prompt": f"{name} {row['prompt']}"} for row in sum_rows(4)]
+        )
+    config = {
+        "name": "demo",
+        "student": str(STUDENT),
+        "domains": {
+            name: {
+                "expert": {"kind": "model", "path": f"{name}_expert"},
+                "prompts": {"kind": "file", "path": f"{name}.jsonl"},
+                "reward": "exact",
+            }
+            for name in ("math", "code")
+        },
+        "training": {"steps": 2, "prompts_per_step": 4, "max_prompt_tokens": 24, "max_response_tokens": 16},
+        "hardware": {"device": "cpu"},
+        "registry": "home",
+    }  # fmt: skip
+    path = write_config(tmp_path, config)
+
+    def opened(*overrides):
+        loaded = load_config(path, overrides)
+        found = preflight(loaded, tmp_path / "run")
+        folder = RunFolder.open(tmp_path / "run", loaded, found)
+        return folder, run_module.experts(folder, found, run_module.NoCluster())
+
+    return opened
+
+
+def train(folder, teachers):
+    run_module.train_baselines(folder, teachers, run_module.NoCluster())
+
+
+def task_vector(folder: Path):
+    base, weights = weights_of(STUDENT), weights_of(folder)
+    return np.concatenate([(weights[name] - base[name]).ravel() for name in base])
+
+
+def test_every_kind_is_made_of_base_and_experts(opened):
+    folder, teachers = opened("baselines=[average, task_arithmetic, ties, dare, extrapolation]")
+    train(folder, teachers)
+    found = {b.kind: task_vector(folder.baseline(b.kind)) for b in folder.config.baselines}
+    math, code = (task_vector(Path(teacher.model_path)) for teacher in teachers)
+    for kind, factor in (("average", 0.5), ("task_arithmetic", 1.0), ("extrapolation", 0.625)):
+        np.testing.assert_allclose(found[kind], factor * (math + code), atol=1e-6, err_msg=kind)
+    assert (found["dare"] == 0).mean() == pytest.approx(0.81, abs=0.01)
+    # of two vectors each keeps a fifth: none at 0.64 of the weights, and where both keep one, one sign wins
+    assert (found["ties"] == 0).mean() == pytest.approx(0.64, abs=0.02)
+
+
+def test_a_baseline_is_made_once_and_again_for_other_options(opened):
+    folder, teachers = opened(TIES)
+    train(folder, teachers)
+    file = folder.baseline("ties") / "model.safetensors"
+    before, first = file.stat().st_mtime_ns, weights_of(folder.baseline("ties"))
+    train(folder, teachers)
+    assert file.stat().st_mtime_ns == before
+    folder, teachers = opened("baselines=[ties]")
+    train(folder, teachers)
+    assert any((value != first[name]).any() for name, value in weights_of(folder.baseline("ties")).items())
+    declared = json.loads((folder.baseline("ties") / "baseline.json").read_text())
+    assert declared == {"kind": "ties", "density": 0.2, "scale": 1.0}
+
+
+def test_an_average_without_a_record_is_kept(opened):
+    folder, teachers = opened("baselines=[average]")
+    shutil.copytree(STUDENT, folder.baseline("average"))
+    train(folder, teachers)
+    assert not task_vector(folder.baseline("average")).any()
+
+
+def test_only_opd_is_trained(opened, monkeypatch):
+    trained = []
+
+    class Distillation:
+        def __init__(self, folder, teachers, name, prompts, work):
+            self.given = (name, prompts.name, work.name)
+
+        def run(self, cluster, target):
+            trained.append((*self.given, target.name))
+            target.mkdir(parents=True)
+
+    monkeypatch.setattr(run_module, "Distillation", Distillation)
+    folder, teachers = opened("baselines=[dare, opd]")
+    for _ in range(2):
+        train(folder, teachers)
+    assert trained == [("opd", "train.opd.parquet", "opd", "opd")]
+
+
+def test_a_baseline_of_other_options_is_not_evaluated(opened, monkeypatch):
+    monkeypatch.setattr(run_module, "evaluate_models", lambda folder, teachers: {})
+    monkeypatch.setattr(run_module, "report", lambda folder, teachers, samples: "report")
+    folder, teachers = opened(TIES)
+    shutil.copytree(STUDENT, folder.student)
+    train(folder, teachers)
+    assert run_module.evaluate_run(folder.path) == "report"
+    folder, _ = opened("baselines=[ties]")  # as a merge that was stopped before it made them
+    with pytest.raises(ConfigError, match=r"baseline `ties` is not made yet .*`protege merge` makes it"):
+        run_module.evaluate_run(folder.path)
+
+
+def test_the_report_tells_a_baselines_options(opened, tmp_path):
+    folder, teachers = opened("baselines=[average, dare]")
+    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), teachers)
+    assert found["baseline dare"] == "drop_rate 0.9, scale 1.0, seed 42"
+    assert "baseline average" not in found
+    assert "baseline opd" not in _curves(folder, teachers)
+    assert _curves(opened("baselines=[opd]")[0], teachers)["baseline opd"] == []
