@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.records import Sample, Verdict
-from eval.statistics import mean_interval, paired_difference
+from eval.statistics import Recovery, mean_interval, paired_difference, recovery
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class BenchmarkScore:
     mean_tokens: float | None
     """Mean length of all samples."""
     accuracy_when_finished: float | None
-    """Fraction of right answers among the judged samples that finished."""
+    """Fraction of right answers among the judged samples that finished. An unfinished one is wrong, so times
+    `finish_rate` it is the accuracy where every sample was judged."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,7 @@ def compare(student_samples: Sequence[Sample], other_samples: Sequence[Sample], 
     A sample that could not be judged is left out together with the other model's sample of the same
     problem, mode and index. `seed` is that of the bootstrap.
     """
-    unscored = {_key(s) for s in (*student_samples, *other_samples) if s.verdict == Verdict.UNSCORED}
-    ours = [sample for sample in student_samples if _key(sample) not in unscored]
-    theirs = [sample for sample in other_samples if _key(sample) not in unscored]
+    ours, theirs = _judged_together(student_samples, other_samples)
     result = paired_difference(_scores(ours), _scores(theirs), seed)
     return Comparison(
         difference=result.mean,
@@ -84,6 +83,24 @@ def compare(student_samples: Sequence[Sample], other_samples: Sequence[Sample], 
         verdict=_verdict(result.lo, result.hi),
         unscored=len(student_samples) + len(other_samples) - len(ours) - len(theirs),
     )
+
+
+def recover(
+    student: Sequence[Sample], teacher: Sequence[Sample], base: Sequence[Sample], seed: int
+) -> Recovery | None:
+    """How much of the way from base to teacher the student has come; None without a common judged problem.
+
+    A sample that could not be judged is left out with its partners, as in `compare`.
+    """
+    sides = [_scores(side) for side in _judged_together(student, teacher, base)]
+    found = recovery(*sides, seed)
+    return found if found.n_problems else None
+
+
+def _judged_together(*sides: Sequence[Sample]) -> list[list[Sample]]:
+    """Each side without the samples that could not be judged on one of them."""
+    unscored = {_key(s) for side in sides for s in side if s.verdict == Verdict.UNSCORED}
+    return [[sample for sample in side if _key(sample) not in unscored] for side in sides]
 
 
 def _verdict(lo: float, hi: float) -> Literal["beats", "matches within noise", "below"]:

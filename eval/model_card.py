@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.render import md, md_code, write_whole
-from eval.report.wording import NOT_MEASURED, interval, label_of, percent, points
+from eval.report.wording import NOT_MEASURED, correction_note, interval, label_of, percent, points
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 STARTING_WEIGHTS = "the student's starting weights"
@@ -97,7 +97,9 @@ def _comparison_table(report: Mapping[str, Any]) -> str:
     for row in report["comparisons"]:
         other = label_of(row["against"], report["models"][row["against"]]["role"])
         numbers = [points(row["difference"], plus=True), interval(*row["interval"]), str(row["n"])]
-        rows.append([md(other), md(_key_text(report, row["benchmark"])), *numbers, row["verdict"]])
+        note = correction_note(row["verdict"], row["p_adjusted"], len(report["comparisons"]))
+        verdict = f"{row['verdict']} ({note})" if note else row["verdict"]
+        rows.append([md(other), md(_key_text(report, row["benchmark"])), *numbers, verdict])
     return _table(rows)
 
 

@@ -47,6 +47,21 @@ class Difference:
     """Two-sided, of the hypothesis that swapping a and b on any problem changes nothing."""
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """How far one model has come from a lower one to an upper one, on the problems common to all three."""
+
+    ratio: float | None
+    lo: float | None
+    hi: float | None
+    """(model - lower) / (upper - lower), 1 at the upper model; None where `gap_lo` is not above 0."""
+    gap: float
+    gap_lo: float
+    gap_hi: float
+    """Mean score of the upper model minus the lower one's, as a fraction."""
+    n_problems: int
+
+
 def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: float = 0.95) -> Estimate:
     """Mean of the problems' mean scores with a Wilson interval, clustered by problem.
 
@@ -95,9 +110,54 @@ def paired_difference(
     if n < MIN_PROBLEMS:
         return Difference(mean, -1.0, 1.0, n, p_value)
     resampled = np.concatenate([differences[index].mean(1) for index in _index_chunks(n, rng)])
-    tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * t_quantile(0.975, n - 1))
+    tail = _tail(n)
     lo, hi = np.quantile(resampled, [tail, 1 - tail])
     return Difference(mean, float(lo), float(hi), n, p_value)
+
+
+def recovery(
+    model: Mapping[str, Sequence[float]],
+    upper: Mapping[str, Sequence[float]],
+    lower: Mapping[str, Sequence[float]],
+    seed: int,
+) -> Recovery:
+    """(model - lower) / (upper - lower) over the common problems, with its 95% interval.
+
+    Both differences are resampled together, over problems, at the levels of `paired_difference`. A ratio to
+    a gap that may be 0 or less says nothing and is None: then, and with fewer than 6 problems, only the
+    gap is given. Without common problems the gap is NaN.
+    """
+    common = [k for k in model if all(k in scores and len(scores[k]) for scores in (model, upper, lower))]
+    ours, above, below = (_problem_means({k: scores[k] for k in common}) for scores in (model, upper, lower))
+    gains, gaps = ours - below, above - below
+    n = len(common)
+    if n < MIN_PROBLEMS:
+        return Recovery(None, None, None, float(gaps.mean()) if n else math.nan, -1.0, 1.0, n)
+    draws = [(gains[i].mean(1), gaps[i].mean(1)) for i in _index_chunks(n, np.random.default_rng(seed))]
+    gain, gap = (np.concatenate(parts) for parts in zip(*draws, strict=True))
+    gap_lo, gap_hi = _outer_quantiles(gap, _tail(n))
+    mean_gap = float(gaps.mean())
+    if gap_lo <= 0:
+        return Recovery(None, None, None, mean_gap, gap_lo, gap_hi, n)
+    # Where a resampled gap is not positive, the ratio is beyond any number. There are fewer of these than
+    # either tail holds, since gap_lo is positive, so both ends are finite.
+    ratios = np.where(gap > 0, gain / np.where(gap > 0, gap, 1.0), np.copysign(np.inf, gain))
+    lo, hi = _outer_quantiles(ratios, _tail(n))
+    return Recovery(float(gains.mean()) / mean_gap, lo, hi, mean_gap, gap_lo, gap_hi, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number, in their order (Holm 1979, doi:10.2307/4615733).
+
+    Calling those below 0.05 real is wrong about any of them with probability 0.05 at most, whatever
+    their dependence.
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def _effective_number(means: np.ndarray) -> float:
@@ -107,6 +167,17 @@ def _effective_number(means: np.ndarray) -> float:
     p = (float(means.sum()) + PRIOR) / weight
     spread = (float(((means - p) ** 2).sum()) + PRIOR * (p * p + (1 - p) ** 2)) / (weight - 1)
     return n * p * (1 - p) / spread
+
+
+def _tail(n: int) -> float:
+    """Level of a percentile bootstrap's lower end over n problems; see `paired_difference`."""
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * t_quantile(0.975, n - 1))
+
+
+def _outer_quantiles(values: np.ndarray, tail: float) -> tuple[float, float]:
+    """The values at both tails, never one between two: these may be infinite."""
+    lo = np.quantile(values, tail, method="lower")
+    return float(lo), float(np.quantile(values, 1 - tail, method="higher"))
 
 
 def t_quantile(probability: float, degrees: int) -> float:

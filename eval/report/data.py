@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from eval.report.disagreements import Disagreements, find_disagreements
+from eval.report.headroom import Headroom, find_headroom
 from eval.report.probed import ProbedDomain
+from eval.report.scores import Score, score_samples
 
 if TYPE_CHECKING:
     from eval.records import Sample
@@ -26,21 +28,6 @@ ROLES: tuple[Role, ...] = ("student", "teacher", "base", "baseline")
 
 OPD_BASELINE = "opd"
 """Name of the baseline model that is trained by plain on-policy distillation (reward scale 1)."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One model on one benchmark. `accuracy`, `lo` and `hi` are None where no answer could be judged."""
-
-    accuracy: float | None
-    lo: float | None
-    hi: float | None
-    n: int
-    """Judged answers; unscored ones are not among them."""
-    unscored: int = 0
-    finish_rate: float | None = None
-    """Share of answers that ended before the length limit."""
-    mean_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +77,10 @@ class ComparisonRow:
     verdict: Outcome
     unscored: int = 0
     """Answers of either side left out because one of a pair could not be judged."""
+    p_adjusted: float | None = None
+    """`p_value` corrected for all comparisons of the report (Holm); None before `build`."""
+    family: int = 0
+    """How many comparisons it is corrected for."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +103,7 @@ class Evaluation:
     benchmarks: tuple[BenchmarkInfo, ...]
     comparisons: tuple[ComparisonRow, ...]
     disagreements: tuple[Disagreements, ...] = ()
+    headroom: tuple[Headroom, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +139,8 @@ class ReportData:
     """Training prompts of each domain."""
     probed: tuple[ProbedDomain, ...] = ()
     """Domains whose reward scale was chosen by a probe."""
+    headroom: tuple[Headroom, ...] = ()
+    """A domain that is absent has no teacher, no benchmark or no common problem with the base."""
 
     @property
     def student(self) -> ModelRow:
@@ -205,15 +199,14 @@ def from_samples(
     should have been measured. A domain with several sampled benchmarks gets a pool over their problems,
     in which every problem counts once; `seed` is that of the bootstrap.
     """
-    from eval.compare import summarise
-
     graded = _by_key(samples)
     infos = _with_pools(benchmarks)
     _add_pools(graded, models, infos)
+    votable = _with_final_answers(graded, infos)
     rows = []
     for model in sorted(models, key=lambda m: ROLES.index(m.role)):
         keys = [b.name for b in infos if graded.get((model.name, b.name))]
-        scores = {key: _score(summarise(graded[model.name, key])) for key in keys}
+        scores = {key: score_samples(graded[model.name, key], key in votable) for key in keys}
         path = None if model.path is None else str(model.path)
         rows.append(ModelRow(model.name, model.role, model.domain, path, scores))
     student = student_of(rows)
@@ -231,6 +224,7 @@ def from_samples(
             for teacher in rows
             if teacher.role == "teacher" and teacher.domain is not None
         ),
+        headroom=tuple(_headroom(graded, rows, infos, seed)),
     )
 
 
@@ -269,18 +263,12 @@ def _add_pools(graded: Graded, models: Sequence[ModelInfo], infos: Sequence[Benc
                 ]
 
 
-def _score(summary) -> Score:
-    """Takes over `eval.compare.BenchmarkScore`; numbers about no judged answer become None."""
-    judged = summary.n > 0
-    return Score(
-        accuracy=float(summary.accuracy) if judged else None,
-        lo=float(summary.lo) if judged else None,
-        hi=float(summary.hi) if judged else None,
-        n=int(summary.n),
-        unscored=int(summary.unscored),
-        finish_rate=None if summary.finish_rate is None else float(summary.finish_rate),
-        mean_tokens=None if summary.mean_tokens is None else float(summary.mean_tokens),
-    )
+def _with_final_answers(graded: Graded, infos: Sequence[BenchmarkInfo]) -> set[str]:
+    """Keys of the benchmarks, and of the pools of such, whose answers can be voted on."""
+    from eval.at_k import has_final_answers
+
+    own = {key for (_, key), answers in graded.items() if has_final_answers(answers)}
+    return {info.name for info in infos if own.issuperset(info.pools or (info.name,))}
 
 
 def _comparisons(graded: Graded, student: ModelRow, rows, infos, seed: int):
@@ -319,6 +307,18 @@ def _pair(answer: Sample) -> tuple[str, int]:
     return answer.problem_id, answer.index
 
 
+def _headroom(graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int):
+    """Of every domain that has a benchmark and a teacher, by the benchmark it is judged by."""
+    base = next((model.name for model in rows if model.role == "base"), "")
+    for domain in dict.fromkeys(info.domain for info in infos):
+        teacher = next((m.name for m in rows if m.role == "teacher" and m.domain == domain), None)
+        key = primary_benchmark(infos, domain).name
+        names = {"student": student_of(rows).name, "teacher": teacher, "base": base}
+        sides = {role: graded.get((name, key), []) for role, name in names.items()}
+        if teacher is not None and (found := find_headroom(domain, key, sides, teacher, seed)):
+            yield found
+
+
 def _answers(graded: Graded, model: str, domain: str, infos: Sequence[BenchmarkInfo]) -> list[Sample]:
     own = [b for b in infos if b.domain == domain and not b.pools]
     return [answer for info in own for answer in graded.get((model, info.name), [])]
@@ -345,6 +345,7 @@ def build(
     """The report's data: what is given, and the verdicts and limits that follow from it."""
     from eval.report import limits, wording  # both read this module's records
 
+    evaluation = replace(evaluation, comparisons=_corrected(evaluation.comparisons))
     teachers = [m.domain for m in evaluation.models if m.role == "teacher" and m.domain is not None]
     domains = tuple(dict.fromkeys([*objective, *teachers, *(b.domain for b in evaluation.benchmarks)]))
     data = ReportData(
@@ -366,5 +367,18 @@ def build(
         objective=objective,
         routing=routing,
         probed=tuple(probed),
+        headroom=evaluation.headroom,
     )
     return replace(data, limits=tuple(limits.limits_of(data)))
+
+
+def _corrected(comparisons: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+    """The comparisons with p-values that are corrected for all of them."""
+    from eval.statistics import holm
+
+    tested = [row.p_value for row in comparisons if row.p_value is not None]
+    adjusted = iter(holm(tested))
+    return tuple(
+        row if row.p_value is None else replace(row, p_adjusted=next(adjusted), family=len(tested))
+        for row in comparisons
+    )

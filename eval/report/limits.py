@@ -26,7 +26,8 @@ def limits_of(data: ReportData) -> Iterator[str]:
 def _many_comparisons(count: int) -> str:
     return (
         f"Each of the {count} paired comparisons has its own 95% interval, with no correction for their "
-        f"number: about {max(1, round(count / 20))} of {count} may miss by chance alone."
+        f"number: about {max(1, round(count / 20))} of {count} may miss by chance alone. The adjusted "
+        "p-values are corrected for it (Holm), and a verdict that they do not bear out says so."
     )
 
 

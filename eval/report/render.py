@@ -10,11 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.report import figures, probed, wording
+from eval.report import figures, headroom, probed, scores, wording
 from eval.report.curves import Series, panels
-from eval.report.data import ComparisonRow, ModelRow, ReportData, Score
+from eval.report.data import ComparisonRow, ModelRow, ReportData
 
 TEMPLATES = Path(__file__).parent
+AT_K = (
+    "Means over n problems, with 95% interval. pass@k: chance that one of k sampled answers is right, "
+    "estimated without bias from all judged ones, of problems with at least k of them."
+)
+MAJORITY = " maj@k: a vote among all judged answers to a problem; programs cannot be voted on (\N{EN DASH})."
 HEAD_CHARACTERS, TAIL_CHARACTERS = 700, 500
 """What is shown of a long text: its start, and its end, where the final answer is."""
 
@@ -74,6 +79,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
             for b in data.benchmarks
         },
         "comparisons": [_comparison_json(row) for row in data.comparisons],
+        "headroom": headroom.to_json(data.headroom, data.domains),
         "disagreements": {
             d.teacher: {
                 "domain": d.domain,
@@ -105,20 +111,7 @@ def _model_json(data: ReportData, model: ModelRow) -> dict[str, Any]:
         "role": model.role,
         "domain": model.domain,
         "path": model.path,
-        "benchmarks": {b.name: _score_json(model.scores.get(b.name)) for b in data.benchmarks},
-    }
-
-
-def _score_json(score: Score | None) -> dict[str, Any] | None:
-    if score is None:
-        return None
-    return {
-        "accuracy": score.accuracy,
-        "n": score.n,
-        "interval": None if score.lo is None else [score.lo, score.hi],
-        "unscored": score.unscored,
-        "finish_rate": score.finish_rate,
-        "mean_tokens": score.mean_tokens,
+        "benchmarks": {b.name: scores.to_json(model.scores.get(b.name)) for b in data.benchmarks},
     }
 
 
@@ -131,6 +124,7 @@ def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
         "interval": [row.lo, row.hi],
         "n": row.n,
         "p_value": row.p_value,
+        "p_adjusted": row.p_adjusted,
         "verdict": row.verdict,
         "unscored": row.unscored,
     }
@@ -176,6 +170,7 @@ def environment(autoescape: bool, templates: Path = TEMPLATES):
     for function in (
         wording.percent, wording.points, wording.interval, wording.p_text, wording.score_range,
         wording.score_text, wording.duration, wording.memory, wording.label, wording.benchmark_label,
+        wording.correction, wording.at_k_text,
         clip, number, unbroken, md, md_code,
     ):  # fmt: skip
         environment.filters[function.__name__] = function
@@ -188,6 +183,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "signs": wording.SIGNS,
         "verdicts": {d: [v for v in data.verdicts if v.domain == d] for d in data.domains},
         "scales": _scales(data.objective),
+        "at_k": _at_k(data),
+        "headroom": _headroom(data),
         "teacher_groups": _comparison_groups(data, ("teacher",)),
         "other_groups": _comparison_groups(data, ("base", "baseline")),
         "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],
@@ -220,6 +217,38 @@ def _comparison_groups(data: ReportData, roles: tuple[str, ...]) -> list[list[di
         ]
         for model in data.models
         if model.role in roles and data.benchmarks
+    ]
+
+
+def _at_k(data: ReportData) -> dict[str, Any] | None:
+    """Column heads and rows of what several answers achieve; None where each problem has one answer."""
+    scored = [
+        (model, info, score)
+        for model in data.models
+        for info in data.benchmarks
+        if (score := model.scores.get(info.name)) is not None and score.pass_at
+    ]
+    ks = sorted({found.k for _, _, score in scored for found in score.pass_at})
+    if ks in ([], [1]):
+        return None
+    votes = sorted({score.majority.k for _, _, score in scored if score.majority})
+    rows = []
+    for model, info, score in scored:
+        rates = {found.k: found for found in score.pass_at}
+        rows.append((model, info, [*map(rates.get, ks), *([score.majority] if votes else [])]))
+    heads = [f"pass@{k}" for k in ks] + ([f"maj@{' or '.join(map(str, votes))}"] if votes else [])
+    return {"heads": heads, "rows": rows, "caption": AT_K + (MAJORITY if votes else "")}
+
+
+def _headroom(data: ReportData) -> list[str]:
+    """A sentence for every domain with a benchmark and a teacher of its own."""
+    found = {h.domain: h for h in data.headroom}
+    benchmarked = {info.domain for info in data.benchmarks}
+    teachers = {m.domain: wording.label(m) for m in data.models if m.role == "teacher"}
+    return [
+        wording.headroom_sentence(domain, found.get(domain), teachers[domain])
+        for domain in data.domains
+        if domain in benchmarked and domain in teachers
     ]
 
 

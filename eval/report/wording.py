@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from eval.report.data import (
     OPD_BASELINE,
@@ -19,8 +20,14 @@ from eval.report.data import (
     student_of,
 )
 
+if TYPE_CHECKING:
+    from eval.at_k import AtK
+    from eval.report.headroom import Headroom
+
 MINUS = "\N{MINUS SIGN}"
 NOT_MEASURED = "not measured"
+SIGNIFICANT = 0.05
+"""Largest corrected p-value that bears out a verdict."""
 SIGNS: Mapping[Outcome, str] = {
     "beats": "\N{BLACK UP-POINTING TRIANGLE}",
     "matches within noise": "\N{ALMOST EQUAL TO}",
@@ -59,16 +66,36 @@ def p_text(p_value: float | None) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.{3 if p_value < 0.1 else 2}f}"
 
 
+def correction_note(verdict: Outcome, p_adjusted: float | None, family: int) -> str:
+    """What stands beside a verdict that its corrected p-value does not bear out; else nothing."""
+    if verdict not in ("beats", "below") or p_adjusted is None or p_adjusted <= SIGNIFICANT:
+        return ""
+    return f"not significant after correction for {family} comparison{'s' if family > 1 else ''}"
+
+
+def correction(row: ComparisonRow) -> str:
+    """As `correction_note`, of a comparison."""
+    return correction_note(row.verdict, row.p_adjusted, row.family)
+
+
 def score_text(score: Score | None) -> str:
     """A score in one cell: accuracy, `unscored` where no answer could be judged, or `not measured`."""
     return "unscored" if score is not None and score.accuracy is None else percent(score and score.accuracy)
 
 
-def score_range(score: Score | None) -> str:
+def score_range(score: Score | AtK | None) -> str:
     """Its 95% interval in percent, empty where there is none."""
     if score is None or score.lo is None or score.hi is None:
         return ""
     return f"{100 * score.lo:.1f} to {100 * score.hi:.1f}"
+
+
+def at_k_text(found: AtK | None) -> str:
+    """pass@k or maj@k in one cell with interval and problems; a dash where it is not defined."""
+    if found is None:
+        return "\N{EN DASH}"
+    numbers = ", ".join(filter(None, [score_range(found), f"n = {found.n}"]))
+    return f"{percent(found.accuracy)} ({numbers})"
 
 
 def duration(seconds: float) -> str:
@@ -122,7 +149,10 @@ def claim(outcome: Outcome, other: str) -> str:
 
 def evidence(row: ComparisonRow) -> str:
     """The numbers behind a verdict."""
-    return f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
+    numbers = (
+        f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
+    )
+    return ", ".join(filter(None, [numbers, correction(row)]))
 
 
 def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
@@ -165,6 +195,25 @@ def _why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -
         if score.n == 0:
             return f"none of the {score.unscored} answers of {label(model)} could be judged"
     return f"the two have no judged problem in common on {benchmark_label(info)}"
+
+
+def headroom_sentence(domain: str, found: Headroom | None, teacher: str) -> str:
+    """How much of the way from base to teacher the student has come, or why that cannot be said.
+
+    teacher: the teacher's label.
+    """
+    if found is None:
+        return f"{domain}: {NOT_MEASURED}, because base, teacher and student have no judged problem in common"
+    r = found.recovery
+    gap = (
+        f"{points(r.gap, plus=True)} points, 95% interval {interval(r.gap_lo, r.gap_hi)}, n = {r.n_problems}"
+    )
+    if r.ratio is None:
+        return f"{domain}: not given, because {teacher} is not clearly above the base ({gap})"
+    return (
+        f"{domain}: {points(r.ratio)}% of the way from the base to {teacher}, "
+        f"95% interval {interval(r.lo, r.hi)} (teacher minus base: {gap})"
+    )
 
 
 def opd_sentence(evaluation: Evaluation, domains: Sequence[str], objective: Mapping[str, float]) -> str:

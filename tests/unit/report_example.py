@@ -6,6 +6,7 @@ import dataclasses
 import re
 from html.parser import HTMLParser
 
+from eval.at_k import AtK
 from eval.report.data import (
     BenchmarkInfo,
     ComparisonRow,
@@ -16,6 +17,8 @@ from eval.report.data import (
     build,
 )
 from eval.report.disagreements import Disagreements, Example
+from eval.report.headroom import Headroom
+from eval.statistics import Recovery
 
 MINUS = "\N{MINUS SIGN}"
 ATTACK = (
@@ -30,14 +33,25 @@ BENCHMARKS = (
 
 
 def score(accuracy: float, n: int = 1000, unscored: int = 0) -> Score:
-    return Score(accuracy, accuracy - 0.02, accuracy + 0.02, n, unscored, 0.975, 24.5)
+    return Score(accuracy, accuracy - 0.02, accuracy + 0.02, n, unscored, 0.975, 24.5, accuracy / 0.975)
+
+
+def several(accuracy: float, n: int, voted: bool) -> Score:
+    """A score of four answers to each problem, of which the last ones of one problem are unscored."""
+    rates = (
+        AtK(1, accuracy, accuracy - 0.02, accuracy + 0.02, n),
+        AtK(2, accuracy + 0.05, accuracy, accuracy + 0.1, n),
+        AtK(4, accuracy + 0.1, accuracy + 0.05, accuracy + 0.15, n - 1),
+    )
+    vote = AtK(4, accuracy + 0.03, accuracy - 0.02, accuracy + 0.08, n) if voted else None
+    return dataclasses.replace(score(accuracy, 4 * n), pass_at=rates, majority=vote)
 
 
 def compared(
-    against: str, benchmark: str, difference: float, lo: float, hi: float, n: int = 250
+    against: str, benchmark: str, difference: float, lo: float, hi: float, n: int = 250, p: float = 0.001
 ) -> ComparisonRow:
     verdict = "beats" if lo > 0 else "below" if hi < 0 else "matches within noise"
-    return ComparisonRow("student", against, benchmark, difference, lo, hi, n, 0.04, verdict)
+    return ComparisonRow("student", against, benchmark, difference, lo, hi, n, p, verdict)
 
 
 def models() -> tuple[ModelRow, ...]:
@@ -47,7 +61,11 @@ def models() -> tuple[ModelRow, ...]:
             "student",
             None,
             "runs/demo/student",
-            {"sums": score(0.722), "sums@greedy": score(0.8, 250), "lists": score(0.631, 344)},
+            {
+                "sums": several(0.722, 250, True),
+                "sums@greedy": score(0.8, 250),
+                "lists": several(0.631, 86, False),
+            },
         ),
         ModelRow(
             "math",
@@ -67,13 +85,17 @@ def models() -> tuple[ModelRow, ...]:
 
 
 COMPARISONS = (
-    compared("math", "sums", 0.012, -0.004, 0.028),
+    compared("math", "sums", 0.012, -0.004, 0.028, p=0.6),
     compared("math", "lists", 0.631, 0.58, 0.68, 86),
     compared("code", "sums", 0.362, 0.33, 0.39),
     compared("code", "lists", -0.071, -0.11, -0.032, 86),
     compared("base", "sums", 0.392, 0.36, 0.42),
     dataclasses.replace(compared("base", "lists", 0.571, 0.52, 0.62, 86), unscored=4),
-    compared("average", "sums", -0.038, -0.06, -0.016),
+    compared("average", "sums", -0.038, -0.06, -0.016, p=0.04),
+)
+HEADROOM = (
+    Headroom("math", "math", "sums", Recovery(1.03, 0.98, 1.08, 0.38, 0.35, 0.41, 250)),
+    Headroom("code", "code", "lists", Recovery(None, None, None, 0.02, -0.01, 0.05, 86)),
 )
 DISAGREEMENTS = (
     Disagreements(
@@ -116,7 +138,7 @@ CURVES = {
 
 def hand_made(**changes) -> ReportData:
     """A report whose every number is written above."""
-    evaluation = Evaluation(models(), BENCHMARKS, COMPARISONS, DISAGREEMENTS)
+    evaluation = Evaluation(models(), BENCHMARKS, COMPARISONS, DISAGREEMENTS, HEADROOM)
     evaluation = dataclasses.replace(evaluation, **changes.pop("evaluation", {}))
     parts = {
         "run": "demo-math-code",

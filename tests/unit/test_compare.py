@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.compare import compare, summarise
+from eval.compare import compare, recover, summarise
 from eval.records import Sample, Verdict, read_samples, write_samples
 
 
@@ -60,6 +60,22 @@ def test_unscored_samples_are_left_out_on_both_sides():
     result = compare(ours, theirs, seed=0)
     assert result.difference == 0.5  # problem 0: 1 - 1, problem 1: 1 - 0; problem 2 has no judged pair
     assert (result.n, result.unscored) == (2, 4)
+
+
+def test_the_accuracy_is_finish_rate_times_accuracy_when_finished():
+    unfinished = [sample(i, "fail", 1, finished=False) for i in range(4)]
+    score = summarise([*(sample(i, "pass" if i else "fail") for i in range(4)), *unfinished])
+    assert (score.finish_rate, score.accuracy_when_finished) == (0.5, 0.75)
+    assert score.accuracy == 0.5 * 0.75
+
+
+def test_recovery_leaves_out_unscored_samples_on_all_three_sides():
+    student = [sample(i, "pass" if i < 4 else "fail") for i in range(10)]
+    teacher = [sample(i, "unscored" if i == 9 else "pass") for i in range(10)]
+    base = [sample(i, "unscored" if i == 8 else "fail") for i in range(10)]
+    found = recover(student, teacher, base, seed=0)
+    assert (found.ratio, found.gap, found.n_problems) == (0.5, 1.0, 8)
+    assert recover(student, teacher, [], seed=0) is None
 
 
 @pytest.mark.parametrize("prompt", ["text", ({"role": "user", "content": "text"},)])

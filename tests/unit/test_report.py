@@ -67,7 +67,8 @@ def test_positive_and_negative_verdicts_against_base_and_baselines(data):
     sentences = [v.sentence for v in data.verdicts]
     assert "math: the student beats the base: +39.2 points, 95% interval 36.0 to 42.0, n = 250" in sentences
     numbers = f"{MINUS}3.8 points, 95% interval {MINUS}6.0 to {MINUS}1.6, n = 250"
-    assert f"math: the student is below baseline average: {numbers}" in sentences
+    note = "not significant after correction for 7 comparisons"
+    assert f"math: the student is below baseline average: {numbers}, {note}" in sentences
     assert (
         "code: not measured whether the student beats baseline average, because none of the 344 answers "
         "of baseline average could be judged"
@@ -143,8 +144,31 @@ def test_json_has_the_declared_schema(data):
         "interval": [0.71 - 0.02, 0.71 + 0.02],
         "unscored": 0,
         "finish_rate": 0.975,
+        "accuracy_when_finished": 0.71 / 0.975,
         "mean_tokens": 24.5,
+        "pass_at_k": {},
+        "maj_at_k": None,
     }
+    student = report["models"]["student"]["benchmarks"]
+    assert list(student["sums"]["pass_at_k"]) == ["1", "2", "4"]
+    assert student["sums"]["pass_at_k"]["4"] == {
+        "accuracy": 0.722 + 0.1,
+        "interval": [0.722 + 0.05, 0.722 + 0.15],
+        "n": 249,
+    }
+    assert student["sums"]["maj_at_k"] == {
+        "k": 4,
+        "accuracy": 0.722 + 0.03,
+        "interval": [0.722 - 0.02, 0.722 + 0.08],
+        "n": 250,
+    }
+    assert student["lists"]["maj_at_k"] is None
+    assert report["headroom"] == {
+        "math": {"teacher": "math", "benchmark": "sums", "recovered": 1.03, "interval": [0.98, 1.08],
+                 "gap": 0.38, "gap_interval": [0.35, 0.41], "n": 250},
+        "code": {"teacher": "code", "benchmark": "lists", "recovered": None, "interval": None,
+                 "gap": 0.02, "gap_interval": [-0.01, 0.05], "n": 86},
+    }  # fmt: skip
     first = report["comparisons"][0]
     assert first == {
         "model": "student",
@@ -153,7 +177,8 @@ def test_json_has_the_declared_schema(data):
         "difference": 0.012,
         "interval": [-0.004, 0.028],
         "n": 250,
-        "p_value": 0.04,
+        "p_value": 0.6,
+        "p_adjusted": 0.6,
         "verdict": "matches within noise",
         "unscored": 0,
     }
@@ -186,6 +211,59 @@ def test_not_measured_unscored_and_wrong_stay_apart(data, page):
     assert cells["the base"] == ["33.0% 31.0 to 35.0", "not measured", "6.0% 4.0 to 8.0 4 unscored"]
 
 
+P_TEXTS = {0.001: ("0.001", "0.007"), 0.04: ("0.040", "0.080"), 0.6: ("0.60", "0.60")}
+"""p of the example's 7 comparisons -> p and adjusted p as shown: 5 of them have 0.001 x 7, then 0.04 x 2."""
+
+
+def test_a_verdict_that_the_correction_does_not_bear_out_says_so(data, page, visible):
+    note = "not significant after correction for 7 comparisons"
+    markdown = to_markdown(data)
+    assert f"| 0.040 | 0.080 | 250 | 0 | {wording.SIGNS['below']} below ({note}) |" in markdown
+    assert markdown.count(note) == visible.count(note) == 2, "in the sentence and in the table"
+    assert f'<tr class="note"><td colspan="4">sums: {note}</td></tr>' in page
+    alone = (compared("math", "sums", 0.02, 0.01, 0.03, p=0.04),)
+    assert note[:15] not in to_markdown(hand_made(evaluation={"comparisons": alone}))
+    assert wording.correction_note("matches within noise", 1.0, 7) == ""
+    assert wording.correction_note("beats", 0.05, 7) == wording.correction_note("beats", None, 7) == ""
+    assert wording.correction_note("beats", 0.051, 1).endswith("for 1 comparison")
+
+
+def test_headroom_and_its_absence_are_sentences(data, visible):
+    markdown = re.sub(r"\\(.)", r"\1", to_markdown(data))
+    for sentence in (
+        "math: 103.0% of the way from the base to teacher math, 95% interval 98.0 to 108.0 "
+        "(teacher minus base: +38.0 points, 95% interval 35.0 to 41.0, n = 250)",
+        "code: not given, because teacher code is not clearly above the base "
+        f"(+2.0 points, 95% interval {MINUS}1.0 to 5.0, n = 86)",
+    ):
+        assert sentence in markdown and sentence in visible
+    none = to_markdown(hand_made(evaluation={"headroom": ()}))
+    assert "math: not measured, because base, teacher and student have no judged problem in common" in none
+    assert to_json(hand_made(evaluation={"headroom": ()}))["headroom"] == {"math": None, "code": None}
+
+
+def test_several_answers_are_shown_apart_from_the_accuracies(data, page, visible):
+    rows = [line for line in to_markdown(data).splitlines() if line.startswith("| the student | ")]
+    assert (
+        "| the student | sums | 72.2% (70.2 to 74.2, n = 250) | 77.2% (72.2 to 82.2, n = 250) "
+        "| 82.2% (77.2 to 87.2, n = 249) | 75.2% (70.2 to 80.2, n = 250) |"
+    ) in rows
+    lists = next(row for row in rows if row.startswith("| the student | lists | 63.1% (61.1"))
+    assert lists.endswith("n = 85) | \N{EN DASH} |"), "programs have no vote, which is not 0%"
+    assert "82.2% 77.2 to 87.2 n = 249" in visible
+    main = page[page.index("<table") : page.index("</table>")]
+    assert "pass@" not in main and "maj@" not in main
+    details = page[page.index("<details>") :]
+    assert "<summary>Several answers to a problem: pass@1, pass@2, pass@4, maj@4</summary>" in details
+    single = hand_made(evaluation={"models": (ModelRow("student", "student"),)})
+    assert "pass@" not in to_markdown(single) + to_html(single)
+
+
+def test_finish_rate_and_accuracy_when_finished_stand_side_by_side(data, page):
+    assert "| 97.5% | 72.8% | 24.5 |" in to_markdown(data)  # 71.0% = 97.5% x 72.8%
+    assert re.search(r">97\.5%</td><td class=\"number\">72\.8%</td>", page)
+
+
 def test_markdown_html_and_json_agree(data, visible):
     markdown = re.sub(r"\\(.)", r"\1", to_markdown(data))
     report = to_json(data)
@@ -196,9 +274,12 @@ def test_markdown_html_and_json_agree(data, visible):
     for row in report["comparisons"]:
         difference = wording.points(row["difference"], plus=True)
         ends = wording.interval(*row["interval"])
-        assert f"| {difference} | {ends} | 0.040 | {row['n']} | {row['unscored']} |" in markdown
-        shown = rf"{re.escape(difference)} {ends} {row['verdict']} \S+ n = {row['n']}, p = 0.040" + (
-            ", 4 answers left out" if row["unscored"] else ""
+        p, adjusted = P_TEXTS[row["p_value"]]
+        assert f"| {difference} | {ends} | {p} | {adjusted} | {row['n']} | {row['unscored']} |" in markdown
+        shown = (
+            rf"{re.escape(difference)} {ends} {row['verdict']} \S+ "
+            rf"n = {row['n']}, p = {p}, adjusted {adjusted}"
+            + (", 4 answers left out" if row["unscored"] else "")
         )
         assert re.search(shown, visible)
     for text in ("2 min 32 s", "2 h 13 min", "5.0 GiB", "2240", "2239", "1.25", "1.5", "462e3a2"):

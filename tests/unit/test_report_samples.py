@@ -116,7 +116,7 @@ def fake_compare_module() -> types.ModuleType:
             unscored=0,
         )
 
-    module.summarise, module.compare = summarise, compare
+    module.summarise, module.compare, module.recover = summarise, compare, lambda *_: None
     return module
 
 
@@ -208,6 +208,62 @@ def test_from_samples_with_the_real_statistics():
         evaluation={f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation)}
     )
     json.dumps(to_json(report), allow_nan=False)
+
+
+def test_votes_are_taken_on_final_answers_only():
+    """Two answers to each problem; the details are those of the graders."""
+
+    def twice(benchmark, verdict, detail):
+        return [
+            dataclasses.replace(answer, index=index, detail=detail, completion=r"\boxed{5}")
+            for index in (0, 1)
+            for answer in answers(benchmark, verdict * 6)
+        ]
+
+    infos = [
+        *(BenchmarkInfo(name, "math", "sampled") for name in ("a", "b")),
+        *(BenchmarkInfo(name, "code", "sampled") for name in ("c", "d")),
+    ]
+    found = from_samples(
+        {
+            ("student", "a"): twice("a", "p", "answered 5"),
+            ("student", "b"): twice("b", "f", "answered 5"),
+            ("student", "c"): twice("c", "p", ""),
+            ("student", "d"): twice("d", "f", "base test 0 failed"),
+            ("base", "a"): twice("a", "f", "no \\boxed{}"),
+        },
+        MODELS,
+        infos,
+        seed=1,
+    )
+    student, _, base = found.models
+    votes = {key: score.majority and score.majority.accuracy for key, score in student.scores.items()}
+    assert votes == {"domain:math": 0.5, "a": 1.0, "b": 0.0, "domain:code": None, "c": None, "d": None}
+    assert base.scores["a"].majority.accuracy == 0.0, "in mathematics no answer is a wrong answer"
+    assert [(r.k, r.accuracy, r.n) for r in student.scores["domain:code"].pass_at] == [
+        (1, 0.5, 12),
+        (2, 0.5, 12),
+    ]
+
+
+def test_headroom_is_that_of_the_domains_own_teacher_on_its_primary_benchmark():
+    models = [*MODELS, ModelInfo("code", "teacher", "code")]
+    infos = [BenchmarkInfo("a", "math", "sampled"), BenchmarkInfo("c", "code", "sampled")]
+    samples = {
+        ("base", "a"): answers("a", "ffffffff"),
+        ("math", "a"): answers("a", "ppppppff"),
+        ("student", "a"): answers("a", "ppppffff"),
+        ("code", "a"): answers("a", "pppppppp"),
+        ("base", "c"): answers("c", "pfpfpfpf"),
+        ("code", "c"): answers("c", "fpfpfppp"),
+        ("student", "c"): answers("c", "pppppppp"),
+    }
+    math, code = from_samples(samples, models, infos, seed=1).headroom
+    assert (math.domain, math.teacher, math.benchmark) == ("math", "math", "a")
+    assert (math.recovery.ratio, math.recovery.gap) == (pytest.approx(4 / 6), 0.75)
+    assert (code.teacher, code.recovery.ratio, code.recovery.gap) == ("code", None, 0.125)
+    without_base = {key: value for key, value in samples.items() if key[0] != "base"}
+    assert from_samples(without_base, models, infos, seed=1).headroom == ()
 
 
 def test_problems_without_a_judged_pair_are_not_compared():

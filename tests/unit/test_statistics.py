@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from eval.statistics import mean_interval, paired_difference, t_quantile
+from eval import statistics
+from eval.statistics import holm, mean_interval, paired_difference, recovery, t_quantile
 
 
 def scores(passes, n):
@@ -18,6 +19,14 @@ def scores(passes, n):
 )
 def test_t_quantile(degrees, value):
     assert t_quantile(0.975, degrees) == pytest.approx(value, abs=1e-4)
+
+
+def test_t_quantile_against_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for degrees in (1, 2, 3, 4, 7, 12, 33, 90, 184, 541):
+        for probability in (0.5, 0.6, 0.9, 0.975, 0.9995):
+            expected = stats.t.ppf(probability, degrees)
+            assert t_quantile(probability, degrees) == pytest.approx(expected, abs=1e-9, rel=1e-9)
 
 
 def test_mean_counts_every_problem_once():
@@ -73,6 +82,22 @@ def test_coverage_of_the_difference():
     assert 0.92 <= hits / 400 <= 0.98
 
 
+def test_both_intervals_cover_between_93_and_97_percent(monkeypatch):
+    """Over 1200 draws of 60 problems with 4 answers; the standard error of the coverages is 0.6 points."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    rng = np.random.default_rng(5)
+    means = differences = 0
+    for seed in range(1200):
+        easy = rng.beta(2, 2, 60)
+        a = scores(rng.binomial(4, 0.2 + 0.8 * easy), 4)  # 60% on average, b 50%
+        b = scores(rng.binomial(4, easy), 4)
+        estimate, difference = mean_interval(a), paired_difference(a, b, seed)
+        means += estimate.lo <= 0.6 <= estimate.hi
+        differences += difference.lo <= 0.1 <= difference.hi
+    assert 0.93 <= means / 1200 <= 0.97
+    assert 0.93 <= differences / 1200 <= 0.97
+
+
 def test_difference_uses_common_problems_only():
     a = {"x": [1.0, 0.0], "y": [1.0], "only a": [1.0], "empty": []}
     b = {"y": [0.0], "x": [0.0], "only b": [0.0], "empty": [1.0]}
@@ -86,6 +111,26 @@ def test_sign_flip_p_value_by_enumeration():
     difference = paired_difference(a, b, seed=0)
     assert difference.p_value == pytest.approx(2 / 64)
     assert (difference.lo, difference.hi) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [6, 9, 13])
+def test_sign_flip_p_value_against_scipy(n):
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(n)
+    ours, theirs = rng.binomial(4, 0.6, n), rng.binomial(4, 0.4, n)
+    expected = stats.permutation_test(
+        (ours / 4, theirs / 4), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=np.inf
+    )
+    p_value = paired_difference(scores(ours, 4), scores(theirs, 4), seed=0).p_value
+    assert p_value == pytest.approx(expected.pvalue)
+
+
+def test_drawn_sign_flips_approach_the_exact_p_value(monkeypatch):
+    rng = np.random.default_rng(6)
+    a, b = scores(rng.binomial(4, 0.6, 13), 4), scores(rng.binomial(4, 0.4, 13), 4)
+    exact = paired_difference(a, b, seed=0).p_value
+    monkeypatch.setattr(statistics, "EXACT_PROBLEMS", 0)
+    assert paired_difference(a, b, seed=0).p_value == pytest.approx(exact, abs=0.02)  # 4 standard errors
 
 
 def test_few_problems_show_nothing():
@@ -120,3 +165,65 @@ def test_a_large_benchmark_is_fast():
     started = time.process_time()
     paired_difference(a, b, 0)
     assert time.process_time() - started < 2.0
+
+
+# ------------------------------------------------------------------------------ correction, recovery
+
+
+def test_holm_by_hand():
+    """In rising order 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1, and none below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03] and holm([]) == []
+
+
+def test_holm_against_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(7).beta(0.3, 1, 40)
+    assert holm(list(p_values)) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
+
+
+def test_holm_is_rarely_wrong_about_any_of_many():
+    rng = np.random.default_rng(8)
+    wrong = sum(min(holm(list(rng.random(20)))) <= 0.05 for _ in range(2000))
+    assert wrong / 2000 == pytest.approx(0.05, abs=0.015)
+
+
+def test_recovery_by_hand():
+    base, teacher = scores([0] * 10, 4), scores([4] * 5 + [2] * 5, 4)
+    student = scores([4] * 5 + [0] * 5, 4)
+    found = recovery(student, teacher, base, seed=0)
+    assert (found.ratio, found.gap, found.n_problems) == (pytest.approx(0.5 / 0.75), 0.75, 10)
+    assert found.lo < found.ratio < found.hi <= 1.0
+    exact = recovery(teacher, teacher, base, seed=0)
+    assert (exact.ratio, exact.lo, exact.hi) == (1.0, 1.0, 1.0)
+    assert recovery(base, teacher, base, seed=0).ratio == 0.0
+    beyond = recovery(scores([4] * 10, 4), scores([2] * 10, 4), base, seed=0)
+    assert (beyond.ratio, beyond.lo, beyond.hi) == (2.0, 2.0, 2.0)
+
+
+def test_without_a_clear_gap_nothing_is_recovered():
+    base, close = scores([0, 4] * 10, 4), scores([4, 0] * 9 + [4, 4], 4)
+    found = recovery(close, close, base, seed=0)
+    assert (found.ratio, found.lo, found.hi, found.gap) == (None, None, None, pytest.approx(0.05))
+    assert found.gap_lo <= 0 < found.gap_hi
+    assert recovery(close, base, close, seed=0).ratio is None, "a teacher below the base"
+    few = recovery(scores([4] * 5, 4), scores([4] * 5, 4), scores([0] * 5, 4), seed=0)
+    assert (few.ratio, few.gap, few.gap_lo, few.n_problems) == (None, 1.0, -1.0, 5)
+    none = recovery({"a": [1.0]}, {"b": [1.0]}, {"a": [0.0]}, seed=0)
+    assert math.isnan(none.gap) and none.n_problems == 0
+
+
+def test_recovery_covers_and_stays_finite(monkeypatch):
+    """Base 30%, teacher 60%, student 75%: half as far again as the teacher."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 1000)
+    rng = np.random.default_rng(9)
+    hits = 0
+    for seed in range(500):
+        p = rng.uniform(0.05, 0.55, 60)
+        draw = [scores(rng.binomial(4, q), 4) for q in (p + 0.45, p + 0.3, p)]
+        found = recovery(*draw, seed)
+        hits += found.lo <= 1.5 <= found.hi
+        weak = recovery(*(scores(rng.binomial(4, q), 4) for q in (p[:12] + 0.45, p[:12] + 0.2, p[:12])), seed)
+        assert weak.ratio is None or (math.isfinite(weak.lo) and math.isfinite(weak.hi))
+    assert 0.93 <= hits / 500 <= 0.97
