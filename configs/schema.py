@@ -140,6 +140,8 @@ class Evaluation(Strict):
     """Answer length limit; by default that of `training`."""
     seed: int = 42
     """Seed of the sampled answers."""
+    harness: Literal["warn", "stop"] = "warn"
+    """What a grader does to the run that accepts less than 99% of its benchmark's own solutions."""
 
 
 class MergeConfig(Strict):

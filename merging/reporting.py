@@ -12,6 +12,7 @@ from configs.load import registry_root
 from configs.objective import ModelReference
 from eval.report.data import OPD_BASELINE
 from merging.alarms import read_alarms
+from merging.harness import ceilings
 from merging.reward_scales import read_choices
 from merging.weights import options
 from teachers.build import read_learning_curve
@@ -69,17 +70,16 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
 def _benchmarks(folder: RunFolder) -> list:
     """Every benchmark in every measured mode, with its source and its harness's ceiling."""
     from eval.benchmarks import open_benchmark
-    from eval.benchmarks.task import self_check
     from eval.report.data import BenchmarkInfo, benchmark_key
 
+    known = ceilings(folder)
     modes = ["sampled", *(["greedy"] if folder.config.evaluation.greedy else [])]
     infos = []
     for domain, declared in folder.config.domains.items():
         for benchmark in declared.benchmarks:
             task = open_benchmark(benchmark)
-            ceiling = self_check(task)
             infos += [
-                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source, ceiling)
+                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source, known[task.name])
                 for mode in modes
             ]
     return infos

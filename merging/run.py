@@ -11,6 +11,7 @@ from configs.baselines import OpdBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation
+from merging.harness import check_harness
 from merging.lock import RunLock
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
@@ -48,6 +49,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
         write_json(run_dir / "plan.json", make_plan(loaded, run_dir, found).to_json())
         for note in found.notes:
             say(f"note: {note}")
+        check_harness(folder)
         with folder.measured.watching_memory(), Cluster(folder) as cluster:
             teachers = experts(folder, found, cluster)
             folder = choose_reward_scales(folder, teachers, found.routed)

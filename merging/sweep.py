@@ -18,6 +18,7 @@ from typing import Any
 from configs.load import ConfigError, LoadedConfig, load_config
 from eval.report.data import OPD_BASELINE
 from merging.cluster import Cluster
+from merging.harness import check_harness, harness_file
 from merging.lock import RunLock
 from merging.measure import Measured
 from merging.preflight import GIB, Preflight, preflight
@@ -76,6 +77,10 @@ def sweep(
             locks.enter_context(RunLock(run.path))
         folders = {run: RunFolder.open(run.path, run.loaded, found) for run in runs}
         first = folders[runs[0]]
+        check_harness(first)
+        for folder in folders.values():
+            if folder is not first:
+                shutil.copy(harness_file(first), harness_file(folder))
         measured = Measured(sweep_dir)
         with measured.watching_memory(), Cluster(first) as cluster:
             with measured.stage("experts"):
