@@ -95,4 +95,5 @@ def _variance(table: np.ndarray) -> tuple[float, int]:
     both = float((residual**2).sum()) / ((seeds - 1) * (problems - 1)) / (seeds * problems)
     variance = max(between_problems + between_seeds - both, between_problems, between_seeds)
     spread = between_problems**2 / (problems - 1) + between_seeds**2 / (seeds - 1)
-    return variance, max(1, int(variance**2 / spread)) if spread else seeds - 1
+    fewest = min(seeds, problems) - 1  # of two parts together there are no fewer than of one
+    return variance, max(fewest, int(variance**2 / spread)) if spread else fewest

@@ -25,7 +25,7 @@ def test_by_hand():
     # residuals: -1/6, 1/3, -1/6 and their negatives; sum of squares 1/3; (2-1)(3-1) degrees
     both = (1 / 3) / 2 / 6
     variance = between_problems + between_seeds - both
-    degrees = int(variance**2 / (between_problems**2 / 2 + between_seeds**2 / 1))
+    degrees = max(1, int(variance**2 / (between_problems**2 / 2 + between_seeds**2 / 1)))
     half = t_quantile(0.975, degrees) * math.sqrt(variance)
     assert found.hi == min(1.0, 0.5 + half)
     assert found.lo == max(0.0, 0.5 - half)
