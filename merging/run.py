@@ -216,12 +216,17 @@ def evaluate_models(folder: RunFolder, teachers: list[Teacher], **how: Any) -> d
 
 
 def report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
-    """Writes the report and prints its verdicts."""
+    """Writes the report and prints its verdicts, but for those on the teachers of other domains."""
     from merging.reporting import write
 
     path = write(folder, teachers, samples)
+    names = folder.teacher_names()
     for verdict in json.loads((folder.path / "report.json").read_text(encoding="utf-8"))["verdicts"]:
-        say(verdict["sentence"])
+        if verdict["role"] != "teacher" or verdict["against"] in (
+            names.get(verdict["domain"]),
+            verdict["domain"],
+        ):
+            say(verdict["sentence"])
     say(f"report: {path}")
     return path
 

@@ -10,7 +10,7 @@ from eval.sweep.data import SweepCurve, SweepData, SweepPoint
 
 
 def sentences(data: SweepData) -> list[str]:
-    """Two for every benchmark and mode: the lambdas against OPD, the most accurate one against the teacher."""
+    """Two for every benchmark and mode: all lambdas against OPD, and the best one against the teacher."""
     found = []
     for curve in data.curves:
         where = f"{curve.domain} ({curve.benchmark}, {curve.mode})"
