@@ -174,6 +174,9 @@ class MergeConfig(Strict):
     baselines: Baselines = (AverageBaseline(kind="average"),)
     """What else is compared, by name (`opd`, `average`, `task_arithmetic`, `ties`, `dare`, `extrapolation`)
     or as a block, each kind once."""
+    tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
+    `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
     registry: Path | None = None
     """Folder of built experts; by default `$PROTEGE_HOME` or `~/.protege`."""
 

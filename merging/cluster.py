@@ -33,7 +33,11 @@ class Cluster:
 
             config = self.folder.config
             self.context = ray_cluster(
-                config.hardware, self.folder.path / "verl_metrics", logical_gpus(config), say
+                config.hardware,
+                self.folder.path / "verl_metrics",
+                logical_gpus(config),
+                say,
+                config.tracking,
             )
             self.cluster = self.context.__enter__()
         return self.cluster

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RESOLVED = "config.resolved.yaml"
 CHECKPOINT_HARDWARE = ("device", "gpus", "nodes")
 """Hardware that verl's checkpoints depend on: one file a rank."""
-LATER_SECTIONS = ("evaluation", "baselines", "registry")
+LATER_SECTIONS = ("evaluation", "baselines", "registry", "tracking")
 """Sections that may change between two runs of one folder: no trained weight depends on them."""
 
 

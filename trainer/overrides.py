@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.schema import Hardware
 from trainer.job import TrainingJob
+from trainer.tracking import PROJECT
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
@@ -37,7 +38,7 @@ def verl_config(job: TrainingJob, metrics_name: str):
 def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
     reward_module, reward_name = job.reward_function
     return {
-        "trainer.project_name": "verl",
+        "trainer.project_name": PROJECT,
         "trainer.experiment_name": metrics_name,
         "trainer.logger": ["file"],
         "trainer.total_training_steps": job.steps,

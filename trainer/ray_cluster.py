@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.schema import Hardware
@@ -14,6 +14,7 @@ from trainer import reaper
 from trainer.errors import RunFailed
 from trainer.fork_server import ForkServer
 from trainer.machine_lock import machine_lock
+from trainer.tracking import LOGGER_ROOT
 
 LOGICAL_CPUS = 64
 """Ray slots on a CPU machine: they order who may start, and do not stand for cores."""
@@ -28,12 +29,14 @@ class RayCluster:
 
     logs: Path
     mark: str
+    trackers: tuple[str, ...] = ()
+    """Where its trainings also write their metrics, see `trainer.tracking`."""
 
 
 def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str]:
     """Environment of every process of a run (strings; set before Ray starts)."""
     common = {
-        "VERL_FILE_LOGGER_ROOT": str(metrics_root),
+        LOGGER_ROOT: str(metrics_root),
         "TRANSFER_QUEUE_ENABLE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "TOKENIZERS_PARALLELISM": "false",
@@ -57,7 +60,11 @@ def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str
 
 @contextmanager
 def ray_cluster(
-    hardware: Hardware, metrics_root: Path, logical_gpus: int, on_wait: Callable[[str], None] = print
+    hardware: Hardware,
+    metrics_root: Path,
+    logical_gpus: int,
+    on_wait: Callable[[str], None] = print,
+    trackers: tuple[str, ...] = (),
 ) -> Iterator[RayCluster]:
     """Starts (or joins, with `hardware.ray_address`) a Ray cluster; ends it and its processes at exit.
 
@@ -67,7 +74,7 @@ def ray_cluster(
     owner = f"pid {os.getpid()}, {metrics_root.parent}"
     alone = machine_lock(owner, on_wait) if hardware.ray_address is None else nullcontext()
     with alone, _marked_cluster(hardware, metrics_root, logical_gpus) as cluster:
-        yield cluster
+        yield replace(cluster, trackers=trackers)
 
 
 @contextmanager

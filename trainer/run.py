@@ -18,6 +18,7 @@ from trainer.errors import RunFailed, TrainingHalted
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.ray_cluster import RayCluster
+from trainer.tracking import LOGGER_ROOT, PROJECT, tracking_keys
 from trainer.watch import EngineErrors, PartsWatch
 
 POLL_SECONDS = 0.5
@@ -48,7 +49,9 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     config = verl_config(job, name)
     _add(config, failures.CONFIG_KEY, str(failures_file))
     _add(config, "protege.imports", list(job.imports))
-    metrics = MetricsTail(Path(os.environ["VERL_FILE_LOGGER_ROOT"]) / "verl" / f"{name}.jsonl", job, on_step)
+    for key, value in tracking_keys(cluster.trackers, job.name).items():
+        _add(config, key, value)
+    metrics = MetricsTail(Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl", job, on_step)
     try:
         _wait(_launch(config), metrics, cluster)
     except TrainingHalted:

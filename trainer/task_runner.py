@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 import ray
 from verl.trainer.main_ppo import TaskRunnerV1
@@ -20,6 +21,7 @@ class TaskRunner(PlainTaskRunner):
     """Loads the job's modules, runs verl's trainer, and records what ended it."""
 
     def run(self, config):
+        os.environ.update(config.protege.environment)
         for module in config.protege.imports:
             importlib.import_module(module)
         try:

@@ -49,7 +49,7 @@ def small_config(folder: Path, **changes) -> Path:
         "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
         "objective": {"reward_scale": 1.25, "estimator": "full"},
         "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2},
-        "baselines": ["average", "opd"], **changes,
+        "baselines": ["average", "opd"], "tracking": ["tensorboard", "wandb"], **changes,
     }  # fmt: skip
     path = folder / f"{config['name']}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -123,6 +123,10 @@ def check_artefacts(run: Path) -> None:
     for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
                  "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
+    assert all(
+        list((run / "tensorboard" / name).glob("events.*")) for name in ("merge", "opd", "expert-code")
+    )
+    assert len(list((run / "wandb").glob("offline-run-*"))) >= 3  # merge twice, since it was killed, and opd
     assert weights(run / "student") != weights(DEMO / "student")
     for domain in ("math", "code"):
         check_student_is_the_reference_before_the_first_update(run, domain)

@@ -229,5 +229,5 @@ def test_train_hands_a_halt_on_as_it_is(monkeypatch, tmp_path):
         folder=tmp_path, checkpoints=tmp_path / "c", steps=3, name="merge", imports=(), save_every=1
     )
     with pytest.raises(TrainingHalted) as raised_error:
-        trainer_run.train(job, SimpleNamespace(logs=tmp_path))
+        trainer_run.train(job, SimpleNamespace(logs=tmp_path, trackers=()))
     assert raised_error.value is halt

@@ -198,5 +198,5 @@ def test_an_end_without_the_last_checkpoint_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "_launch", lambda config: None)
     monkeypatch.setattr(run_module, "_wait", lambda *a: None)
     with pytest.raises(RunFailed, match="at step 0 of 4"):
-        train(job(tmp_path), cluster=None)
+        train(job(tmp_path), RayCluster(tmp_path, "mark"))
     assert len(attempts(tmp_path)) == 1
