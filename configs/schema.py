@@ -22,6 +22,9 @@ from configs.strict import Name, Strict
 REWARDS = ("math", "code", "exact", "number")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
 
+RESERVED_NAMES = ("student", "reference")
+"""Names that models of other roles have where domains name the teachers."""
+
 
 class Domain(Strict):
     """One domain: its expert, its prompts, how answers are judged, where it is benchmarked."""
@@ -179,6 +182,15 @@ class MergeConfig(Strict):
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
     registry: Path | None = None
     """Folder of built experts; by default `$PROTEGE_HOME` or `~/.protege`."""
+
+    @model_validator(mode="after")
+    def _domain_names_are_free(self) -> MergeConfig:
+        taken = [name for name in self.domains if name in RESERVED_NAMES]
+        if taken:
+            raise ValueError(
+                f"domain {taken[0]!r}: this name stands for the {taken[0]} model; choose another name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_domain_has_prompts(self) -> MergeConfig:

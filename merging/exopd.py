@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError
 from configs.objective import SampledEstimator
 from configs.schema import MergeConfig
 from merging.names import (
     DISTRIBUTION_LOSS_NAME,
     DISTRIBUTION_MODEL_TYPE,
     LOSS_NAME,
-    REFERENCE,
     reference_names,
 )
 from trainer.job import TrainingJob
@@ -33,11 +31,8 @@ def merge_job(
     """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
 
     `teachers` maps each domain to the folder of its expert's full model, `adapters` those whose expert is an
-    adapter to the adapter's, which the shared scorer reads instead, on the student. Raises ConfigError for a
-    domain whose name is taken by the reference.
+    adapter to the adapter's, which the shared scorer reads instead, on the student.
     """
-    if REFERENCE in teachers:
-        raise ConfigError(f"domains.{REFERENCE}: this name stands for the reference model; choose another")
     training = config.training
     read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
     return TrainingJob(

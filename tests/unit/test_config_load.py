@@ -218,6 +218,15 @@ MISTAKES = {
         ("student: ./student", "student: &x [*x]"),
         "CONFIG:2: a YAML alias refers to a value that contains it",
     ),
+    "the reference's name": (
+        ("  math:", "  reference:"),
+        "CONFIG:1: the config: domain 'reference': this name stands for the reference model; choose another "
+        "name",
+    ),
+    "the student's name": (
+        ("  math:", "  student:"),
+        "CONFIG:1: the config: domain 'student': this name stands for the student model; choose another name",
+    ),
     "whole-config rule": (
         ("    prompts: {kind: file, path: data/a.jsonl}\n", ""),
         "CONFIG:1: the config: domain 'math' has no prompts: give domains.math.prompts, or a labelled "

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from configs import schema
-from configs.load import ConfigError
 from configs.schema import MergeConfig
 from merging.exopd import LOSS_NAME, logical_gpus, merge_job
 from tests.unit.model_copies import STUDENT
@@ -314,11 +313,6 @@ def test_the_bucket_holds_a_bfloat16_models_float32_weights_and_its_tied_head(tm
     tensors = {"embed": torch.zeros(4, 2**20), "layer": torch.zeros(2 * 2**20)}
     save_file({name: t.bfloat16() for name, t in tensors.items()}, tmp_path / "model.safetensors")
     assert _bucket_megabytes(str(tmp_path)) == 41
-
-
-def test_the_references_name_is_no_domain():
-    with pytest.raises(ConfigError, match=r"domains\.reference: this name stands for the reference"):
-        merge_job(config_with(), "merge", {"reference": "/x"}, Path("t"), Path("f"))
 
 
 def test_an_unknown_key_is_added_and_not_lost(compiled):
