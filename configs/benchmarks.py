@@ -22,6 +22,10 @@ BENCHMARKS = (
 """Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
 
 
+PROGRAM_FILES = {"greedy": ".evalplus", "sampled": ".evalplus.sampled"}
+"""What the files of programs that a run exports add to a benchmark's name, by mode."""
+
+
 class StandardBenchmark(Strict):
     """A published benchmark by name, optionally from a local file."""
 

@@ -6,6 +6,7 @@ package imports no torch, so a config is parsed and refused before anything heav
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.baselines import AverageBaseline, Baselines, OpdBaseline, WeightBaseline
-from configs.benchmarks import Benchmark
+from configs.benchmarks import PROGRAM_FILES, Benchmark
 from configs.experts import Expert, ModelExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.prompts import Prompts
@@ -213,6 +214,12 @@ class MergeConfig(Strict):
                         f"{domain_name!r}: names must be unique"
                     )
                 seen[benchmark.name] = domain_name
+        for name, added in itertools.product(seen, PROGRAM_FILES.values()):
+            if name + added in seen:
+                raise ValueError(
+                    f"benchmark {name + added!r}: its samples would have the file name of the programs of "
+                    f"{name!r}; choose another name"
+                )
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,8 @@ from teachers.registry import Registry, record_json
 from trainer.files import write_json
 
 if TYPE_CHECKING:
+    from eval.benchmarks import BenchmarkTask
+    from eval.report.data import BenchmarkInfo
     from merging.run import Teacher
     from merging.run_folder import RunFolder
 
@@ -34,7 +36,9 @@ REFERENCES = {
 
 
 def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
-    """Writes `report.{md,html,json}`, the student's model card, and `manifest.json` last."""
+    """Writes `report.{md,html,json}`, the student's model card, programs in EvalPlus's format, and
+    `manifest.json` last."""
+    from eval.benchmarks import open_benchmark
     from eval.model_card import write_model_card
     from eval.report.data import build, from_samples
     from eval.report.probed import from_json
@@ -42,8 +46,13 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
 
     config = folder.config
     with folder.measured.stage("report"):
+        tasks = [
+            (domain, open_benchmark(benchmark))
+            for domain, declared in config.domains.items()
+            for benchmark in declared.benchmarks
+        ]
         evaluation = from_samples(
-            samples, folder.models(teachers), _benchmarks(folder), config.evaluation.seed
+            samples, folder.models(teachers), _benchmarks(folder, tasks), config.evaluation.seed
         )
         text = (folder.path / "config.yaml").read_text(encoding="utf-8")
         data = build(
@@ -63,26 +72,33 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
         files = write_report(data, folder.path)
         report = json.loads(files["json"].read_text(encoding="utf-8"))
         write_model_card(folder.student, report, text, REFERENCES[config.objective.reference.kind])
+        _write_programs(folder, tasks, samples)
     write_json(folder.path / "manifest.json", _manifest(folder, teachers))
     return files["html"]
 
 
-def _benchmarks(folder: RunFolder) -> list:
-    """Every benchmark in every measured mode, with its source and its harness's ceiling."""
-    from eval.benchmarks import open_benchmark
+def _benchmarks(folder: RunFolder, tasks: list[tuple[str, BenchmarkTask]]) -> list[BenchmarkInfo]:
+    """Every (domain, benchmark) in every measured mode, with its source and its harness's ceiling."""
     from eval.report.data import BenchmarkInfo, benchmark_key
 
     known = ceilings(folder)
     modes = ["sampled", *(["greedy"] if folder.config.evaluation.greedy else [])]
     infos = []
-    for domain, declared in folder.config.domains.items():
-        for benchmark in declared.benchmarks:
-            task = open_benchmark(benchmark)
-            infos += [
-                BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source, known[task.name])
-                for mode in modes
-            ]
+    for domain, task in tasks:
+        infos += [
+            BenchmarkInfo(benchmark_key(task.name, mode), domain, mode, task.source, known[task.name])
+            for mode in modes
+        ]
     return infos
+
+
+def _write_programs(folder: RunFolder, tasks: list[tuple[str, BenchmarkTask]], samples: dict) -> None:
+    """Every model's answers to every benchmark of programs, beside its samples."""
+    from eval.report.evalplus_samples import write_evalplus_samples
+
+    by_name = {task.name: task for _domain, task in tasks}
+    for (model, benchmark), answers in samples.items():
+        write_evalplus_samples(by_name[benchmark], answers, folder.samples / model)
 
 
 def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[str, float]]]:

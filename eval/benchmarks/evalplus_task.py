@@ -101,13 +101,14 @@ def _task(
         grade=partial(_grade, grading, mode),
         digest=digest,
         canonical=partial(_canonical, mode),
+        program=partial(program_of, mode),
     )
 
 
 def _grade(grading: EvalPlusGrading, mode: Mode, pairs: Pairs) -> list[Grade]:
     """Unfinished answers fail unread; programs that are alike run once."""
     solutions = [
-        (problem.reference["task_id"], _solution(mode, problem, completion)) for problem, completion in pairs
+        (problem.reference["task_id"], program_of(mode, problem, completion)) for problem, completion in pairs
     ]
     finished = [s for s, (_, completion) in zip(solutions, pairs, strict=True) if completion.finished]
     distinct = list(dict.fromkeys(finished))
@@ -119,7 +120,8 @@ def _grade(grading: EvalPlusGrading, mode: Mode, pairs: Pairs) -> list[Grade]:
     ]
 
 
-def _solution(mode: Mode, problem: Problem, completion: Completion) -> str:
+def program_of(mode: Mode, problem: Problem, completion: Completion) -> str:
+    """The complete program that an answer stands for, exactly as it is graded."""
     if mode == "append":
         return problem.reference["prompt"] + completion.text
     return extract_program(completion.text)

@@ -30,6 +30,8 @@ class BenchmarkTask:
     """sha256 of all that changes a verdict: problems, references, grader settings."""
     canonical: Callable[[Problem], str] | None = field(default=None, repr=False)
     """An answer that should pass, as a model would write it; None if there is none."""
+    program: Callable[[Problem, Completion], str] | None = field(default=None, repr=False)
+    """The complete program that EvalPlus's checker runs for a finished answer; None if it judges none."""
 
 
 def once_each(grade: Callable[[Pairs], list[Grade]]) -> Callable[[Pairs], list[Grade]]:

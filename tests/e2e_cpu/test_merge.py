@@ -19,6 +19,7 @@ from tests.e2e_cpu.processes import (
     steps_in,
     wait_for,
 )
+from tests.unit.recompute import mismatches
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -109,6 +110,7 @@ def check_artefacts(run: Path) -> None:
             model["benchmarks"]["math_heldout"]["n"] + model["benchmarks"]["math_heldout"]["unscored"] == 24
         )
         assert model["benchmarks"]["code_heldout@greedy"]["n"] == 8
+    assert mismatches(run) == []
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for domain in ("math", "code"):
@@ -121,7 +123,9 @@ def check_artefacts(run: Path) -> None:
     assert len(opd) == 6 and not any("implicit_reward" in key for key in opd[-1])
     assert weights(run / "baselines" / "opd") != weights(run / "student")
     for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
-                 "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl"):  # fmt: skip
+                 "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl",
+                 "samples/student/code_heldout.evalplus.jsonl",
+                 "samples/student/code_heldout.evalplus.sampled.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
     assert all(
         list((run / "tensorboard" / name).glob("events.*")) for name in ("merge", "opd", "expert-code")
