@@ -278,12 +278,36 @@ def evaluate(run: RunPath) -> None:
 
 
 @app.command()
-def report(run: RunPath) -> None:
-    """Write a run's report again; answers and verdicts that are there are reused."""
-    folder = _existing_run(run)
-    from merging.run import report_run
+def report(
+    run: RunPath,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", help="With --compare: folder of the second run.")
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compare RUN with OTHER: both finished, nothing evaluated again."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of the comparison [default: RUN/compare-<OTHER>]."),
+    ] = None,
+) -> None:
+    """Write a run's report again, reusing answers and verdicts; or compare two finished runs."""
+    from configs.load import ConfigError
 
-    report_run(folder)
+    if not compare and (other is not None or out is not None):
+        raise ConfigError("a second run and --out belong to --compare: protege report --compare RUN OTHER")
+    folder = _existing_run(run)
+    if not compare:
+        from merging.run import report_run
+
+        report_run(folder)
+        return
+    if other is None:
+        raise ConfigError("--compare needs two runs: protege report --compare RUN OTHER")
+    from merging.compare_runs import compare_runs
+
+    compare_runs(folder, _existing_run(other), out)
 
 
 @app.command()

@@ -1,0 +1,97 @@
+"""What is concluded from two runs, in sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from eval.compared.data import STUDENT, Compared, ModelComparison, NotCompared, RunRecord, Setting
+from eval.report.wording import claim, evidence, label_of, p_text, points
+
+ABSENT = "absent"
+
+
+def student_sentences(data: Compared) -> list[tuple[ModelComparison, str]]:
+    """Every comparison of the two students with its sentence."""
+    return [(row, sentence(data, row)) for row in data.rows if row.model == STUDENT]
+
+
+def other_sentences(data: Compared) -> list[str]:
+    """The other models; those whose answers are the same throughout share one sentence."""
+    by_model: dict[str, list[ModelComparison]] = {}
+    for row in data.rows:
+        if row.model != STUDENT:
+            by_model.setdefault(row.model, []).append(row)
+    alike = [model for model, rows in by_model.items() if all(row.same_answers for row in rows)]
+    said = [f"{', '.join(alike)}: the same answers in both runs"] if alike else []
+    return said + [
+        sentence(data, row) for model, rows in by_model.items() if model not in alike for row in rows
+    ]
+
+
+def sentence(data: Compared, row: ModelComparison) -> str:
+    """One comparison, with its numbers."""
+    where = f"{row.domain} ({row.benchmark}, {row.mode})"
+    who = label_of(row.model, row.role)
+    if row.same_answers:
+        return f"{where}: {who} gives the same answers in {data.first.label} and {data.second.label}"
+    verb = claim(row.verdict, f"that of {data.second.label}")
+    return f"{where}: {who} of {data.first.label} {verb}: {evidence(row)}, {p_text(row.p_value)}"
+
+
+def not_compared_sentence(item: NotCompared) -> str:
+    """What is left out, and why."""
+    return f"{item.what} is not compared: {item.reason}"
+
+
+def sentences(data: Compared) -> list[str]:
+    """All that the terminal shows, the students first."""
+    if not data.rows:
+        said = ["Nothing can be compared: the runs share no benchmark with the same problems"]
+    else:
+        said = [text for _, text in student_sentences(data)] + other_sentences(data)
+    return [*said, *map(not_compared_sentence, data.not_compared), *data.caveats]
+
+
+def limits(data: Compared) -> list[str]:
+    """What the comparison does not show."""
+    found = [
+        "Each run is one training. The intervals cover the draw of problems and answers, not the training "
+        "seed: another seed may move a student by more.",
+    ]
+    if data.rows:
+        found.append(
+            f"Each of the {len(data.rows)} comparisons has its own 95% interval, with no correction for "
+            "their number."
+        )
+    for row in data.rows:
+        if row.model == STUDENT and row.verdict == "matches within noise" and not row.same_answers:
+            found.append(
+                f"{row.benchmark}, {row.mode}: a match within noise is no proof of equality; with "
+                f"n = {row.n} a difference below about {points((row.hi - row.lo) / 2)} points cannot be seen."
+            )
+    changed = [setting.key for setting in data.config if setting.key != "name"]
+    if len(changed) > 1:
+        found.append(f"{len(changed)} config values differ: no difference can be laid to one of them alone.")
+    found.append(
+        "Wall times are sums over all attempts. A stage that was found done, such as an expert of the "
+        "registry, took no time, and other machines take other times."
+    )
+    return found
+
+
+def value_text(setting: Setting, side: Literal["first", "second"]) -> str:
+    """One side of a setting; texts as they are, everything else as JSON."""
+    if side not in setting.values:
+        return ABSENT
+    value = setting.values[side]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def scales_text(run: RunRecord) -> str:
+    """Lambda of the run: one number where all domains share it."""
+    values: Sequence[Any] = list(run.reward_scales.values())
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return ", ".join(f"{scale:g} ({domain})" for domain, scale in run.reward_scales.items())
