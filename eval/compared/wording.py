@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from eval.compared.data import STUDENT, Compared, ModelComparison, NotCompared, RunRecord, Setting
-from eval.report.wording import claim, evidence, label_of, p_text, points
+from eval.report.wording import claim, label_of, numbers, p_text, points
 
 ABSENT = "absent"
 
@@ -37,7 +37,7 @@ def sentence(data: Compared, row: ModelComparison) -> str:
     if row.same_answers:
         return f"{where}: {who} gives the same answers in {data.first.label} and {data.second.label}"
     verb = claim(row.verdict, f"that of {data.second.label}")
-    return f"{where}: {who} of {data.first.label} {verb}: {evidence(row)}, {p_text(row.p_value)}"
+    return f"{where}: {who} of {data.first.label} {verb}: {numbers(row)}, {p_text(row.p_value)}"
 
 
 def not_compared_sentence(item: NotCompared) -> str:

@@ -147,12 +147,14 @@ def claim(outcome: Outcome, other: str) -> str:
     }[outcome]
 
 
+def numbers(row) -> str:
+    """Difference, interval and problems of a comparison, of this report or of two runs."""
+    return f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
+
+
 def evidence(row: ComparisonRow) -> str:
     """The numbers behind a verdict."""
-    numbers = (
-        f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
-    )
-    return ", ".join(filter(None, [numbers, correction(row)]))
+    return ", ".join(filter(None, [numbers(row), correction(row)]))
 
 
 def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
