@@ -232,6 +232,11 @@ MISTAKES = {
         "CONFIG:1: the config: domain 'math' has no prompts: give domains.math.prompts, or a labelled "
         "top-level `prompts`",
     ),
+    "file name of another benchmark's programs": (
+        ("name: mine", "name: aime24.evalplus.sampled"),
+        "CONFIG:1: the config: benchmark 'aime24.evalplus.sampled': its samples would have the file name of "
+        "the programs of 'aime24'; choose another name",
+    ),
 }
 
 
