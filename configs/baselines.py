@@ -1,4 +1,4 @@
-"""What is compared beside the student: the same training at lambda 1, and merges of the experts' weights.
+"""What is compared beside the student: other trainings of the base, and merges of the experts' weights.
 
 A task vector is an expert's weights minus the student's starting weights, the base.
 """
@@ -17,6 +17,34 @@ class OpdBaseline(Strict):
     rate."""
 
     kind: Literal["opd"]
+
+
+class GrpoBaseline(Strict):
+    """One model trained by GRPO on all domains from the base student, without teachers: the merge's prompts,
+    rollouts, steps, learning rate, lengths and seed, each answer judged by the `reward` of its domain."""
+
+    kind: Literal["grpo"]
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """Rollouts of one prompt: the group that GRPO compares. A step takes as many prompts as make the
+    rollouts of the merge's step, `training.prompts_per_step * training.samples_per_prompt`."""
+
+    def prompts_per_step(self, rollouts: int, domains: int) -> int:
+        """Prompts of a step of so many rollouts.
+
+        Raises ValueError, naming the valid group sizes, unless that is a whole number and gives every domain
+        one.
+        """
+        prompts, rest = divmod(rollouts, self.samples_per_prompt)
+        if not rest and prompts >= domains:
+            return prompts
+        sizes = [size for size in range(2, rollouts // domains + 1) if rollouts % size == 0]
+        more = f"none does; with training.prompts_per_step = {2 * domains}, 2 would"
+        raise ValueError(
+            "baselines: `grpo` makes as many rollouts a step as the merge (training.prompts_per_step * "
+            f"training.samples_per_prompt = {rollouts}), so its samples_per_prompt must divide them into at "
+            f"least {domains} prompts, one for each domain; {self.samples_per_prompt} does not; "
+            + (f"valid: {', '.join(map(str, sizes))}" if sizes else more)
+        )
 
 
 class AverageBaseline(Strict):
@@ -71,9 +99,12 @@ WeightBaseline = (
 )
 """Those that are computed from weights; `merging.weights.METHODS` holds their implementations."""
 
-Baseline = Annotated[OpdBaseline | WeightBaseline, Field(discriminator="kind")]
+TrainedBaseline = OpdBaseline | GrpoBaseline
+"""Those that are trained from the base student, as the merge is."""
 
-BaselineName = Literal["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+Baseline = Annotated[TrainedBaseline | WeightBaseline, Field(discriminator="kind")]
+
+BaselineName = Literal["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
 
 
 def _expand_name(value: object) -> object:

@@ -13,7 +13,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from configs.baselines import AverageBaseline, Baselines, OpdBaseline, WeightBaseline
+from configs.baselines import (
+    AverageBaseline,
+    Baselines,
+    GrpoBaseline,
+    OpdBaseline,
+    TrainedBaseline,
+    WeightBaseline,
+)
 from configs.benchmarks import PROGRAM_FILES, Benchmark
 from configs.experts import Expert, ModelExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
@@ -176,8 +183,8 @@ class MergeConfig(Strict):
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
     baselines: Baselines = (AverageBaseline(kind="average"),)
-    """What else is compared, by name (`opd`, `average`, `task_arithmetic`, `ties`, `dare`, `extrapolation`)
-    or as a block, each kind once."""
+    """What else is compared, by name (`opd`, `grpo`, `average`, `task_arithmetic`, `ties`, `dare`,
+    `extrapolation`) or as a block, each kind once."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
@@ -254,6 +261,13 @@ class MergeConfig(Strict):
                 raise ValueError(f"{place} is read with objective.reference: teacher_base only; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _grpo_takes_whole_prompts(self) -> MergeConfig:
+        for baseline in self.baselines:
+            if isinstance(baseline, GrpoBaseline):
+                self.grpo_prompts_per_step(baseline)
+        return self
+
     def reference_of(self, domain: str) -> str:
         """The model whose log-probability B is for this domain's prompts."""
         reference, expert = self.objective.reference, self.domains[domain].expert
@@ -293,6 +307,15 @@ class MergeConfig(Strict):
     def trains_opd(self) -> bool:
         """Whether the baseline `opd` is trained."""
         return any(isinstance(baseline, OpdBaseline) for baseline in self.baselines)
+
+    def trained_baselines(self) -> tuple[TrainedBaseline, ...]:
+        """The baselines that are trained as the merge is."""
+        return tuple(baseline for baseline in self.baselines if isinstance(baseline, TrainedBaseline))
+
+    def grpo_prompts_per_step(self, baseline: GrpoBaseline) -> int:
+        """Prompts, over all domains, that make as many rollouts as the merge's step; raises ValueError."""
+        rollouts = self.training.prompts_per_step * self.training.samples_per_prompt
+        return baseline.prompts_per_step(rollouts, len(self.domains))
 
     def weight_baselines(self) -> tuple[WeightBaseline, ...]:
         """The baselines that are computed from the experts' weights."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from configs.experts import RLExpert
 from configs.load import registry_root
 from merging.preflight import Preflight
-from merging.progress import bar, say
+from merging.progress import bar, grpo_text, say
 from merging.run_folder import RunFolder
 from teachers.build import ExpertOrder, build_expert, find_expert
 from teachers.registry import ExpertRecord, Registry
@@ -48,7 +48,6 @@ def build_or_find(
 
 
 def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: Cluster) -> ExpertRecord:
-    from teachers.build import REWARD_METRIC
     from teachers.registry import expert_id
 
     work = registry.root / "building" / expert_id(order.identity()) / "checkpoints"
@@ -58,10 +57,6 @@ def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: C
     ):
 
         def on_step(step: int, raw: dict[str, float]) -> None:
-            reward, length = (
-                raw.get(REWARD_METRIC, float("nan")),
-                raw.get("response_length/mean", float("nan")),
-            )
-            shown.update(step, f"reward {reward:.3f}, {length:.0f} tokens")
+            shown.update(step, grpo_text(raw))
 
         return build_expert(registry, order, cluster, on_step)

@@ -1,4 +1,4 @@
-"""From verl's raw metrics of a merge step to one line of `metrics.jsonl`."""
+"""From verl's raw metrics of a step to one line of `metrics.jsonl`, or of a trained baseline's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def step_metrics(step: int, raw: Mapping[str, float], reward_scales: Mapping[str
         sums = _sums(raw, domain)
         for name, value in _teacher_means(sums, totals, scored_reference=scale != 1.0).items():
             line[f"teacher/{domain}/{name}"] = value
+    return line
+
+
+def grpo_metrics(step: int, raw: Mapping[str, float], max_response_tokens: int) -> dict[str, float]:
+    """One step of a GRPO training; every mean is over the rollouts or tokens of all domains together.
+
+    `length` is in tokens. `finish_rate` counts an answer whose end token is the last one allowed as
+    unfinished.
+    """
+    line = step_metrics(step, raw, {})
+    if "response_length/mean" in raw:
+        line["length"] = raw["response_length/mean"]
+    longest, share = raw.get("response_length/max"), raw.get("response_length/clip_ratio")
+    if longest is not None and share is not None:
+        # verl's share is of the rollouts as long as the step's longest, whether that was cut off or not
+        line["finish_rate"] = 1.0 if longest < max_response_tokens else 1.0 - share
     return line
 
 

@@ -127,24 +127,34 @@ def _probe_stages(automatic: list[str], run_dir: Path) -> list[PlannedStage]:
 
 
 def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
-    from teachers.registry import Registry
     from trainer.run import last_checkpoint
 
-    registry, training = Registry(registry_root(config.registry)), config.training
-    stages = []
-    for name in ("merge", *([OPD_BASELINE] if config.trains_opd() else [])):
-        work, target = (run_dir / "train", run_dir / "student") if name == "merge" else (
-            run_dir / name, run_dir / "baselines" / name)  # fmt: skip
-        title = name if name == "merge" else f"baseline {name}"
-        if target.exists():
-            stages.append(PlannedStage(title, "done"))
-            continue
-        left = training.steps - (done := last_checkpoint(work / "checkpoints"))
-        rollouts = left * training.prompts_per_step * training.samples_per_prompt
-        each = 1.0 if name == OPD_BASELINE else _passes_per_rollout(config, done)
-        seconds = _seconds(config.student, registry, rollouts)
-        stages.append(PlannedStage(title, _progress(done), left, rollouts, round(rollouts * each), seconds))
+    done = last_checkpoint(run_dir / "train" / "checkpoints")
+    made = (run_dir / "student").exists()
+    stages = [_training_stage(config, "merge", made, done, _passes_per_rollout(config, done))]
+    for baseline in config.trained_baselines():
+        made = is_made(baseline, run_dir / "baselines" / baseline.kind)
+        # a training by other options is not continued
+        work = run_dir / baseline.kind
+        done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
+        passes = 1.0 if baseline.kind == OPD_BASELINE else 0.0
+        stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, passes))
     return stages
+
+
+def _training_stage(
+    config: MergeConfig, title: str, made: bool, done: int, passes_per_rollout: float
+) -> PlannedStage:
+    """A training of the student with the merge's steps and rollouts, of which `done` steps are behind it."""
+    from teachers.registry import Registry
+
+    if made:
+        return PlannedStage(title, "done")
+    training = config.training
+    left = training.steps - done
+    rollouts = left * training.prompts_per_step * training.samples_per_prompt
+    seconds = _seconds(config.student, Registry(registry_root(config.registry)), rollouts)
+    return PlannedStage(title, _progress(done), left, rollouts, round(rollouts * passes_per_rollout), seconds)
 
 
 def _passes_per_rollout(config: MergeConfig, done: int) -> float:

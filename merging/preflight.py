@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.baselines import GrpoBaseline
 from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
@@ -167,12 +168,15 @@ def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
 
 
 def _check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
-    """An expert that is trained here needs an answer to every prompt of its domain."""
+    """What is trained on rewards here needs an answer: an expert to its domain's prompts, `grpo` to all."""
+    grpo = any(isinstance(baseline, GrpoBaseline) for baseline in config.baselines)
     for item in routed:
-        if item.prompt.answer is None and isinstance(config.domains[item.domain].expert, RLExpert):
+        built = isinstance(config.domains[item.domain].expert, RLExpert)
+        if item.prompt.answer is None and (built or grpo):
+            trained = "the expert" if built else "baseline `grpo` on the prompts"
             raise ConfigError(
                 f"{item.prompt.where}: no answer, and reward {config.domains[item.domain].reward!r} needs "
-                f"one to train the expert of domain {item.domain!r}"
+                f"one to train {trained} of domain {item.domain!r}"
             )
 
 
@@ -297,7 +301,8 @@ def _check_memory(config: MergeConfig, models: dict[str, ModelFingerprint]) -> i
 def _check_disk(config: MergeConfig, models: dict[str, ModelFingerprint], run_dir: Path) -> int:
     """Estimated disk space in bytes; raises ConfigError if the run folder's disk has less."""
     student = models["student"].parameters
-    trained = student * (1 + config.trains_opd()) + sum(built_parameters(config, models).values())
+    trained = student * (1 + len(config.trained_baselines()))
+    trained += sum(built_parameters(config, models).values())
     exported = trained + student * len(config.weight_baselines())
     exported += student * sum(isinstance(domain.expert, AdapterExpert) for domain in config.domains.values())
     # a new checkpoint is written before the old one is removed

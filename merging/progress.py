@@ -70,6 +70,14 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Bar]:
         yield shown
 
 
+def grpo_text(raw: Mapping[str, float]) -> str:
+    """Mean reward and length of one GRPO step, from verl's metrics, for the bar."""
+    from teachers.build import REWARD_METRIC
+
+    reward, length = (raw.get(key, float("nan")) for key in (REWARD_METRIC, "response_length/mean"))
+    return f"reward {reward:.3f}, {length:.0f} tokens"
+
+
 def merge_text(line: Mapping[str, float]) -> str:
     """Per-domain T-B (implicit reward), length and finish rate of one merge step, for the bar."""
     domains = dict.fromkeys(key.split("/")[1] for key in line if key.startswith("teacher/"))

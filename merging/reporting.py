@@ -108,8 +108,8 @@ def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[s
         if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
             curves[f"expert {teacher.domain}"] = read_learning_curve(record)
     curves["merge"] = folder.read_metrics("merge")
-    if folder.config.trains_opd():
-        curves["baseline opd"] = folder.read_metrics(OPD_BASELINE)
+    for baseline in folder.config.trained_baselines():
+        curves[f"baseline {baseline.kind}"] = folder.read_metrics(baseline.kind)
     return curves
 
 
@@ -128,7 +128,7 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     if isinstance(config.objective.reference, ModelReference):
         found["reference weights"] = fingerprint(config.objective.reference.path).weights_sha256
     found["student weights"] = fingerprint(folder.student).weights_sha256
-    for baseline in config.weight_baselines():
+    for baseline in config.baselines:
         if declared := options(baseline):
             found[f"baseline {baseline.kind}"] = ", ".join(f"{k} {v}" for k, v in declared.items())
     found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.baselines import OpdBaseline
+from configs.baselines import GrpoBaseline, OpdBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
+from configs.schema import MergeConfig
 from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation
+from merging.grpo import train_grpo
 from merging.harness import check_harness
 from merging.lock import RunLock
 from merging.plan import make_plan
@@ -55,7 +58,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
             folder = choose_reward_scales(folder, teachers, found.routed)
             write_prompts(folder, found)
             train_student(folder, teachers, cluster)
-            train_baselines(folder, teachers, cluster)
+            train_baselines(folder, teachers, found.routed, cluster)
             cluster.close()  # evaluation wants the memory
             samples = evaluate_models(folder, teachers)
         return report(folder, teachers, samples)
@@ -120,7 +123,7 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
     if folder.prompts_file.exists():
         return
     with folder.measured.stage("prompts"):
-        rows = scheduled(folder, found.routed)
+        rows = scheduled(config, found.routed, config.training.prompts_per_step)
         rewards = {name: domain.reward for name, domain in config.domains.items()}
         weights = {name: config.loss_weight_of(name) for name in config.domains}
         scales = [
@@ -133,13 +136,18 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
         write_parquet(rows, folder.prompts_file, rewards, scales, weights)
 
 
-def scheduled(folder: RunFolder, routed: list[RoutedPrompt]) -> list[RoutedPrompt]:
-    """All rows of the merge in reading order."""
+def scheduled(
+    config: MergeConfig, routed: Sequence[RoutedPrompt], prompts_per_step: int
+) -> list[RoutedPrompt]:
+    """All rows of a training on all domains, in reading order.
+
+    A domain's rows come in the same order for any `prompts_per_step`: more of them only go further.
+    """
     from routing.mix import balance, schedule
 
-    config = folder.config
-    kept = balance(routed, config.training.seed) if config.routing.balance else routed
-    return schedule(kept, config.training.steps, config.training.prompts_per_step, config.training.seed)
+    training = config.training
+    kept = balance(routed, training.seed) if config.routing.balance else routed
+    return schedule(kept, training.steps, prompts_per_step, training.seed)
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
@@ -153,7 +161,9 @@ def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) 
         )
 
 
-def train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
+def train_baselines(
+    folder: RunFolder, teachers: list[Teacher], routed: Sequence[RoutedPrompt], cluster: Cluster
+) -> None:
     """Trains or computes the config's baselines that are not there yet."""
     from merging.weights import is_made, merge_weights
 
@@ -166,6 +176,9 @@ def train_baselines(folder: RunFolder, teachers: list[Teacher], cluster: Cluster
             if isinstance(baseline, OpdBaseline):
                 work = folder.path / name
                 Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
+            elif isinstance(baseline, GrpoBaseline):
+                rows = scheduled(folder.config, routed, folder.config.grpo_prompts_per_step(baseline))
+                train_grpo(folder, baseline, rows, cluster, target)
             else:
                 merge_weights(baseline, base, given, target)
 

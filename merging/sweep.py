@@ -107,7 +107,8 @@ def grid(base: LoadedConfig, reward_scales: Sequence[float], seeds: int, sweep_d
     scales = sorted(set(reward_scales))
     overrides = list(base.overrides)
     if OPD_SCALE in scales and base.config.trains_opd():  # lambda 1 of the grid is the same training
-        kept = [baseline.model_dump(mode="json") for baseline in base.config.weight_baselines()]
+        others = [baseline for baseline in base.config.baselines if baseline.kind != OPD_BASELINE]
+        kept = [baseline.model_dump(mode="json") for baseline in others]
         overrides.append(f"baselines={json.dumps(kept)}")
     runs = []
     for seed in range(base.config.training.seed, base.config.training.seed + seeds):
@@ -143,8 +144,9 @@ def _train(
         say(f"run {place} of {len(runs)}: lambda {run.reward_scale:g}, seed {run.seed}")
         write_prompts(folders[run], found)
         train_student(folders[run], teachers, cluster)
-        train_baselines(folders[run], teachers, cluster)
-        for work in (folders[run].train, folders[run].path / OPD_BASELINE):  # their models are exported
+        train_baselines(folders[run], teachers, found.routed, cluster)
+        trained = [folders[run].path / baseline.kind for baseline in run.loaded.config.trained_baselines()]
+        for work in (folders[run].train, *trained):  # their models are exported
             shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 

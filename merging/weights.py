@@ -1,4 +1,7 @@
-"""Baselines in weight space: models made from the experts' weights without training."""
+"""Baselines in weight space: models made from the experts' weights without training.
+
+The record of the options that a baseline was made by is here too; trained ones with options have it as well.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ METHODS: Mapping[str, Callable[..., dict[str, torch.Tensor]]] = {
 """By kind: a function of the base's weights, those of the experts, and the block's options by name."""
 
 RECORD = "baseline.json"
-"""File in a baseline's folder with the block that it was made by."""
+"""File in the folder of a baseline's model, or of its training, with the block that it was made by."""
 
 
 def merge_weights(baseline: WeightBaseline, base: Path, experts: Sequence[Path], target: Path) -> Path:
@@ -49,14 +52,19 @@ def merge_weights(baseline: WeightBaseline, base: Path, experts: Sequence[Path],
             value.copy_(merged[name])
     save_model(model, base, target)
     # after the weights: a stop in between leaves a folder without a record, which counts as made otherwise
-    write_json(target / RECORD, baseline.model_dump(mode="json"))
+    write_record(baseline, target)
     return target
 
 
-def is_made(baseline: Baseline, folder: Path) -> bool:
-    """Whether the folder holds the baseline's model, made by a block with the same options.
+def write_record(baseline: Baseline, folder: Path) -> None:
+    """Says in a baseline's folder which block it was made by."""
+    write_json(folder / RECORD, baseline.model_dump(mode="json"))
 
-    A folder without a record was made by a kind without options.
+
+def is_made(baseline: Baseline, folder: Path) -> bool:
+    """Whether the folder, of the baseline's model or of its training, was made by the same block.
+
+    A folder without a record was made by a kind without options; the folder's name is the kind.
     """
     if not folder.exists():
         return False

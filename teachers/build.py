@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,17 +109,12 @@ def build_expert(
 def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
     recipe, training = order.recipe, order.config.training
     rows = schedule(order.prompts, recipe.steps, recipe.prompts_per_step, recipe.seed)
-    train_file = write_parquet(
+    return grpo_job(
+        order.config,
         rows,
-        folder / "prompts.parquet",
-        rewards={order.domain: order.config.domains[order.domain].reward},
-        reward_scales=[1.0] * len(rows),
-    )
-    return TrainingJob(
+        folder,
         name=f"expert-{order.domain}",
         model_path=order.base,
-        train_file=train_file,
-        folder=folder,
         steps=recipe.steps,
         prompts_per_step=recipe.prompts_per_step,
         samples_per_prompt=recipe.samples_per_prompt,
@@ -130,9 +125,28 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
         max_response_tokens=order.response_tokens,
         save_every=recipe.save_every,
         seed=recipe.seed,
-        hardware=order.config.hardware,
-        chat_template=order.config.chat_template,
+    )
+
+
+def grpo_job(config: MergeConfig, rows: Sequence[RoutedPrompt], folder: Path, **recipe: Any) -> TrainingJob:
+    """GRPO on scheduled rows, every answer judged by the reward of its row's domain.
+
+    Writes the rows to `folder/prompts.parquet`. `recipe` holds the other fields of `TrainingJob`: its name,
+    where it starts, and how it is trained.
+    """
+    train_file = write_parquet(
+        rows,
+        folder / "prompts.parquet",
+        rewards={name: domain.reward for name, domain in config.domains.items()},
+        reward_scales=[1.0] * len(rows),
+    )
+    return TrainingJob(
+        train_file=train_file,
+        folder=folder,
+        hardware=config.hardware,
+        chat_template=config.chat_template,
         reward_function=("teachers.rewards", "compute_score"),
+        **recipe,
     )
 
 

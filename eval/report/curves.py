@@ -72,7 +72,8 @@ MERGE_PANELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 """As `EXPERT_PANELS`, the names being those below `teacher/<domain>/`."""
 
 WHOLE_BATCH: Mapping[str, tuple[str, ...]] = {
-    "length": ("response_length/mean",),
+    "length": ("length", "response_length/mean"),
+    "finish_rate": ("finish_rate",),
     "entropy": ("entropy", "actor/entropy"),
     "task_reward": ("task_reward", "critic/score/mean"),
 }

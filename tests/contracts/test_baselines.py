@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from configs.baselines import BaselineName, WeightBaseline
+from configs.baselines import BaselineName, TrainedBaseline, WeightBaseline
 from configs.explain import kind_of
 from merging.weights import METHODS, options
 
@@ -45,7 +45,8 @@ def equal(one, other):
 
 def test_every_kind_has_its_method_and_its_name():
     assert METHODS.keys() == CONFIGS.keys()
-    assert get_args(BaselineName) == ("opd", *CONFIGS)
+    trained = [kind_of(model) for model in get_args(TrainedBaseline)]
+    assert get_args(BaselineName) == (*trained, *CONFIGS)
 
 
 @pytest.mark.parametrize("kind", METHODS)

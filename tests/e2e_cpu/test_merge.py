@@ -50,7 +50,8 @@ def small_config(folder: Path, **changes) -> Path:
         "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
         "objective": {"reward_scale": 1.25, "estimator": "full"},
         "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2},
-        "baselines": ["average", "opd"], "tracking": ["tensorboard", "wandb"], **changes,
+        "baselines": ["average", "opd", {"kind": "grpo", "samples_per_prompt": 4}, "ties"],
+        "tracking": ["tensorboard", "wandb"], **changes,
     }  # fmt: skip
     path = folder / f"{config['name']}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -103,7 +104,7 @@ def check_artefacts(run: Path) -> None:
     roles = {name: model["role"] for name, model in report["models"].items()}
     assert roles == {
         "base": "base", "math-teacher": "teacher", "code-teacher": "teacher", "student": "student",
-        "average": "baseline", "opd": "baseline",
+        "average": "baseline", "opd": "baseline", "grpo": "baseline", "ties": "baseline",
     }  # fmt: skip
     for model in report["models"].values():
         assert (
@@ -122,13 +123,16 @@ def check_artefacts(run: Path) -> None:
     opd = [json.loads(line) for line in (run / "metrics.opd.jsonl").read_text().splitlines()]
     assert len(opd) == 6 and not any("implicit_reward" in key for key in opd[-1])
     assert weights(run / "baselines" / "opd") != weights(run / "student")
+    grpo = [json.loads(line) for line in (run / "metrics.grpo.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in grpo] == [1, 2, 3, 4, 5, 6] and "task_reward" in grpo[-1]
     for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
                  "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl",
                  "samples/student/code_heldout.evalplus.jsonl",
                  "samples/student/code_heldout.evalplus.sampled.jsonl"):  # fmt: skip
         assert (run / name).exists(), name
     assert all(
-        list((run / "tensorboard" / name).glob("events.*")) for name in ("merge", "opd", "expert-code")
+        list((run / "tensorboard" / name).glob("events.*"))
+        for name in ("merge", "opd", "grpo", "expert-code")
     )
     assert len(list((run / "wandb").glob("offline-run-*"))) >= 3  # merge twice, since it was killed, and opd
     assert weights(run / "student") != weights(DEMO / "student")

@@ -152,7 +152,7 @@ def test_the_average_is_that_of_the_full_models(opened, tmp_path):
     from tests.unit.model_copies import weights_of
 
     folder, teachers = opened("baselines=[average]")
-    run_module.train_baselines(folder, teachers, run_module.NoCluster())
+    run_module.train_baselines(folder, teachers, [], run_module.NoCluster())
     mean = weights_of(folder.baseline("average"))
     math, code = (weights_of(Path(teacher.model_path)) for teacher in teachers)
     for name, value in mean.items():

@@ -58,7 +58,7 @@ def opened(tmp_path):
 
 
 def train(folder, teachers):
-    run_module.train_baselines(folder, teachers, run_module.NoCluster())
+    run_module.train_baselines(folder, teachers, [], run_module.NoCluster())
 
 
 def task_vector(folder: Path):
@@ -99,7 +99,7 @@ def test_an_average_without_a_record_is_kept(opened):
     assert not task_vector(folder.baseline("average")).any()
 
 
-def test_only_opd_is_trained(opened, monkeypatch):
+def test_opd_is_trained_on_the_merges_rows_at_lambda_one(opened, monkeypatch):
     trained = []
 
     class Distillation:

@@ -10,6 +10,7 @@ import pytest
 
 import teachers.build as build_module
 from configs.load import ConfigError
+from configs.schema import Hardware
 from teachers.build import build_expert, find_expert, learning_curve, read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.registry import Registry, expert_id
@@ -17,6 +18,7 @@ from tests.unit.expert_orders import order
 from tests.unit.model_copies import STUDENT, weights_of
 from tests.unit.tiny_model import write_model
 from trainer.errors import RunFailed
+from trainer.job import TrainingJob
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,43 @@ def test_the_job_is_the_order(tmp_path, trainer, monkeypatch):
     assert len(rows) == 4 * 2
     assert {row["extra_info"]["reward"] for row in rows} == {"exact"}
     assert sorted(row["prompt"][0]["content"] for row in rows) == ["1+1"] * 4 + ["1+2"] * 4
+
+
+def test_an_experts_job_is_this_and_nothing_else(tmp_path):
+    """What it shares with the baseline `grpo` adds nothing to it: written out whole, its rows as a digest."""
+    import hashlib
+
+    import pyarrow.parquet
+
+    job = build_module._job(order(STUDENT), tmp_path)
+    assert job == TrainingJob(
+        name="expert-math",
+        model_path=str(STUDENT),
+        train_file=tmp_path / "prompts.parquet",
+        folder=tmp_path,
+        steps=4,
+        prompts_per_step=2,
+        samples_per_prompt=2,
+        learning_rate=1e-4,
+        max_prompt_tokens=16,
+        max_response_tokens=20,
+        save_every=2,
+        seed=0,
+        hardware=Hardware(device="cpu"),
+        reward_function=("teachers.rewards", "compute_score"),
+        lora=None,
+        warmup_steps=0,
+        schedule="constant",
+        weight_decay=0.01,
+        gradient_clip=1.0,
+        loss_aggregation="token-mean",
+        agent_loop_manager="trainer.agent_loop.LoudAgentLoopManager",
+        chat_template={},
+        imports=(),
+        verl_overrides={},
+    )
+    rows = json.dumps(pyarrow.parquet.read_table(job.train_file).to_pylist(), sort_keys=True)
+    assert hashlib.sha256(rows.encode()).hexdigest()[:16] == "9928169c85983e24"
 
 
 def test_an_expert_with_a_base_is_trained_from_it_and_exported_like_it(tmp_path, trainer):

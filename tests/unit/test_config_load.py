@@ -95,10 +95,11 @@ def test_overrides_are_yaml_and_reach_into_lists(write, tmp_path):
 
 
 def test_baselines_by_name_or_block(write):
-    names = ["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    names = ["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
     loaded = load_config(write(GOOD), [f"baselines=[{', '.join(names)}]"])
     assert [baseline.kind for baseline in loaded.config.baselines] == names
-    _, average, arithmetic, ties, dare, extrapolation = loaded.config.baselines
+    opd, grpo, average, arithmetic, ties, dare, extrapolation = loaded.config.baselines
+    assert loaded.config.trained_baselines() == (opd, grpo) and grpo.samples_per_prompt == 8
     assert loaded.config.weight_baselines() == (average, arithmetic, ties, dare, extrapolation)
     assert (arithmetic.scale, ties.density, ties.scale) == (1.0, 0.2, 1.0)
     assert (dare.drop_rate, dare.scale, dare.seed, extrapolation.factor) == (0.9, 1.0, 42, 1.25)
@@ -114,7 +115,7 @@ def test_the_json_schema_takes_names_and_blocks():
     import json
 
     name, block = json.loads(schema_doc.json_schema())["properties"]["baselines"]["items"]["anyOf"]
-    kinds = ["opd", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    kinds = ["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
     assert name["enum"] == kinds and list(block["discriminator"]["mapping"]) == sorted(kinds)
 
 
@@ -265,7 +266,7 @@ def test_several_mistakes_are_several_messages(write):
         (
             "baselines=[averag]",
             "--set baselines=[averag]: baselines[0].kind: unknown kind 'averag'; did you mean 'average'? "
-            "valid kinds: opd, average, task_arithmetic, ties, dare, extrapolation",
+            "valid kinds: opd, grpo, average, task_arithmetic, ties, dare, extrapolation",
         ),
         (
             "baselines=[opd, {kind: ties, densty: 0.5}]",

@@ -146,6 +146,32 @@ def test_a_baseline_of_other_options_is_made_again(setting):
     assert setting.stages("baselines=[ties]")["baseline ties"].state == "to do"
 
 
+def test_grpo_has_the_merges_steps_and_rollouts_and_no_passes(setting):
+    setting.config["training"]["samples_per_prompt"] = 4
+    stages = setting.stages("baselines=[grpo, ties, opd]")
+    assert list(stages)[2:6] == ["merge", "baseline grpo", "baseline opd", "baseline ties"]
+    grpo, merge = stages["baseline grpo"], stages["merge"]
+    assert (grpo.steps, grpo.rollouts) == (merge.steps, merge.rollouts) == (10, 10 * 4 * 4)
+    assert (grpo.state, grpo.scorer_passes) == ("to do", 0)
+
+
+def test_only_a_grpo_of_the_same_options_continues_or_is_done(setting):
+    def grpo(size):
+        stage = setting.stages(f"baselines=[{{kind: grpo, samples_per_prompt: {size}}}]")["baseline grpo"]
+        return stage.state, stage.rollouts
+
+    record = '{"kind": "grpo", "samples_per_prompt": 2}'
+    checkpoint(setting.run_dir / "grpo" / "checkpoints", 6)
+    assert grpo(2) == ("to do", 80)  # nobody says of which options it is
+    (setting.run_dir / "grpo" / "baseline.json").write_text(record)
+    assert (grpo(2), grpo(4)) == (("continues at step 6", 32), ("to do", 80))
+    model = setting.run_dir / "baselines" / "grpo"
+    model.mkdir(parents=True)
+    assert grpo(2) == ("continues at step 6", 32)  # stopped between the model and its record
+    (model / "baseline.json").write_text(record)
+    assert (grpo(2), grpo(4)) == (("done", 0), ("to do", 80))
+
+
 def curve(*seconds):
     return [{"step": n + 1, "step_seconds": value} for n, value in enumerate(seconds)]
 

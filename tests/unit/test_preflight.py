@@ -62,6 +62,8 @@ def test_memory_and_disk_estimates_by_hand(run, config):
     # one more training, and two merges of weights
     several = run(config, "baselines=[opd, ties, dare]")
     assert several.disk_bytes == parameters * (2 * 24 + 4 * 4) + 2**28
+    trained = run(config, "baselines=[opd, {kind: grpo, samples_per_prompt: 2}]")
+    assert trained.disk_bytes == parameters * (3 * 24 + 3 * 4) + 2**28
 
 
 def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
@@ -150,6 +152,16 @@ def test_rl_expert_needs_answers(run, config, tmp_path):
     (problem,) = problems_of(run, config)
     assert problem.endswith(
         "math.jsonl, row 2: no answer, and reward 'exact' needs one to train the expert of domain 'math'"
+    )
+
+
+def test_grpo_needs_answers_in_every_domain(run, config, tmp_path):
+    write_jsonl(tmp_path / "code.jsonl", [*sum_rows(1), {"prompt": "1+2", "answer": None}])
+    run(config, "baselines=[opd]")
+    (problem,) = problems_of(run, config, "baselines=[{kind: grpo, samples_per_prompt: 2}]")
+    assert problem.endswith(
+        "code.jsonl, row 2: no answer, and reward 'exact' needs one to train baseline `grpo` on the prompts "
+        "of domain 'code'"
     )
 
 

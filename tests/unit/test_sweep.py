@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def test_opd_is_not_trained_twice(tmp_path):
 
     assert kinds((1.0, 1.25)) == {("average", "ties")}
     assert kinds((1.25,)) == {("average", "opd", "ties")}
+    grpo = "baselines=[opd,{kind: grpo, samples_per_prompt: 4}]"  # has no lambda: each run has its own
+    (run,) = grid(tmp_path, (1.0,), 1, [grpo])
+    assert [b.model_dump() for b in run.loaded.config.baselines] == [
+        {"kind": "grpo", "samples_per_prompt": 4}
+    ]
     (run,) = grid(tmp_path, (1.0,), 1, ["baselines=[opd,{kind: ties, density: 0.5}]"])
     assert run.loaded.config.baselines[0].density == 0.5
 
@@ -108,7 +114,7 @@ def stages(monkeypatch):
 
     monkeypatch.setattr(module, "experts", lambda folder, found, cluster: said.append("experts") or [])
     monkeypatch.setattr(module, "train_student", train)
-    monkeypatch.setattr(module, "train_baselines", lambda folder, teachers, cluster: None)
+    monkeypatch.setattr(module, "train_baselines", lambda *given: None)
     monkeypatch.setattr(module, "evaluate_models", evaluate)
     monkeypatch.setattr("merging.sweep_report.write", write)
     return said
@@ -124,6 +130,20 @@ def test_experts_come_once_and_evaluation_after_all_trainings(tmp_path, stages):
     run = tmp_path / "sweep" / "lambda-1.25.seed-0"
     assert load_config(run / "config.resolved.yaml").config.objective.reward_scale == 1.25
     assert (run / "prompts" / "train.parquet").exists()
+
+
+def test_checkpoints_of_every_trained_baseline_are_deleted(tmp_path, stages, monkeypatch):
+    def train(folder, teachers, routed, cluster):
+        assert Counter(item.domain for item in routed).keys() == folder.config.domains.keys()
+        for kind in ("opd", "grpo"):
+            (folder.path / kind / "checkpoints").mkdir(parents=True)
+
+    monkeypatch.setattr(module, "train_baselines", train)
+    overrides = ["baselines=[opd, {kind: grpo, samples_per_prompt: 4}]"]
+    module.sweep(QUICKSTART, overrides, [1.25], 1, tmp_path / "sweep")
+    run = tmp_path / "sweep" / "lambda-1.25.seed-0"
+    for kind in ("opd", "grpo"):
+        assert (run / kind).exists() and not (run / kind / "checkpoints").exists()
 
 
 def test_a_sweep_in_use_is_refused(tmp_path, stages):

@@ -1,0 +1,108 @@
+"""The baseline `grpo`: one model trained on all domains by reinforcement learning, without teachers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.baselines import GrpoBaseline
+from configs.load import ConfigError
+from configs.schema import MergeConfig
+from merging.metrics import grpo_metrics
+from merging.progress import bar, grpo_text, say
+from merging.run_folder import RunFolder
+from merging.weights import is_made, write_record
+from routing.routers import RoutedPrompt
+from teachers.build import grpo_job
+from trainer.export import export
+from trainer.job import TrainingJob
+from trainer.run import last_checkpoint, read_metrics, train
+
+if TYPE_CHECKING:
+    from merging.cluster import Cluster
+
+
+def train_grpo(
+    folder: RunFolder, baseline: GrpoBaseline, rows: Sequence[RoutedPrompt], cluster: Cluster, target: Path
+) -> None:
+    """Trains on the scheduled rows, or continues, and exports the model to `target`.
+
+    Raises ConfigError for rows that are not the merge's, and trainer.errors.RunFailed.
+    """
+    check_same_prompts(rows, folder.prompts_file)
+    name, work = baseline.kind, folder.path / baseline.kind
+    _open_work(baseline, work)
+    job = baseline_job(folder.config, baseline, rows, work)
+    with bar(f"baseline {name}", job.steps, last_checkpoint(job.checkpoints)) as shown:
+        train(job, cluster(), lambda step, raw: shown.update(step, grpo_text(raw)))
+    lines = [grpo_metrics(raw["step"], raw, job.max_response_tokens) for raw in read_metrics(work)]
+    folder.write_metrics(name, lines)
+    export(job.checkpoints, job.steps, Path(folder.config.student), target)
+    # last: a model without a record counts as made by other options, and is exported again
+    write_record(baseline, target)
+
+
+def baseline_job(
+    config: MergeConfig, baseline: GrpoBaseline, rows: Sequence[RoutedPrompt], work: Path
+) -> TrainingJob:
+    """An expert's job on all domains, with the merge's student, steps, rollouts and optimizer.
+
+    Writes the rows to `work/prompts.parquet`.
+    """
+    training = config.training
+    return grpo_job(
+        config,
+        rows,
+        work,
+        name=baseline.kind,
+        model_path=config.student,
+        steps=training.steps,
+        prompts_per_step=config.grpo_prompts_per_step(baseline),
+        samples_per_prompt=baseline.samples_per_prompt,
+        learning_rate=training.learning_rate,
+        warmup_steps=training.warmup_steps,
+        schedule=training.schedule,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+        loss_aggregation=training.loss_aggregation,
+        max_prompt_tokens=training.max_prompt_tokens,
+        max_response_tokens=training.max_response_tokens,
+        save_every=training.save_every,
+        seed=training.seed,
+    )
+
+
+def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path) -> None:
+    """Raises ConfigError unless each domain's rows and the merge's, as far as both go, are the same.
+
+    The merge's were fixed when it began; a baseline that is added later reads its sources anew.
+    """
+    import pyarrow.parquet
+
+    columns = ["teacher", "extra_info", "reward_model"]
+    given = defaultdict(list)
+    for row in pyarrow.parquet.read_table(merge_file, columns=columns).to_pylist():
+        given[row["teacher"]].append((row["extra_info"]["id"], row["reward_model"]["ground_truth"]))
+    own = defaultdict(list)
+    for row in rows:
+        own[row.domain].append((row.prompt.id, json.dumps(row.prompt.answer, ensure_ascii=False)))
+    for domain, pairs in own.items():
+        if any(ours != theirs for ours, theirs in zip(pairs, given[domain], strict=False)):
+            raise ConfigError(
+                f"baseline `grpo`: the prompts of domain {domain!r} have changed since the merge's were "
+                f"written ({merge_file}); restore them, or choose another --run-dir"
+            )
+
+
+def _open_work(baseline: GrpoBaseline, work: Path) -> None:
+    """Leaves a folder whose checkpoints, if any, are of a training by the same options."""
+    if is_made(baseline, work):
+        return
+    if work.exists():
+        say(f"baseline {baseline.kind}: its options have changed, so its training starts anew")
+        shutil.rmtree(work)
+    write_record(baseline, work)
