@@ -12,9 +12,11 @@ import subprocess
 import pytest
 
 from eval.report.render import to_html
+from eval.sweep.render import to_html as sweep_page
 from merging.compare_runs import compare_runs
 from tests.unit.report_example import hand_made
 from tests.unit.run_folders import answers, config_of, write_run
+from tests.unit.test_sweep_report import made
 
 BROWSER = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
 pytestmark = [
@@ -121,6 +123,21 @@ def test_the_comparison_of_two_runs_fits_a_phone_and_a_screen(tmp_path, theme):
     result = re.search(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)[1]
     for found, width in zip(json.loads(html.unescape(result)), (360, 1200), strict=True):
         assert found["scroll"] <= width and found["outside"] == [], found
+        assert found["loaded"] == 0 and found["focusable"]
+        assert found["paper"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 29)"}[theme]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_sweeps_page_fits_a_phone_and_a_screen(tmp_path, theme):
+    page = sweep_page(
+        made(name="s" * 64, runs=("lambda-1.seed-0", "r" * 90), provenance={"x" * 64: "y" * 300})
+    )
+    flags = ["--dump-dom", "--window-size=1300,2000", *([DARK] if theme == "dark" else [])]
+    dom = browse(tmp_path, framed([(page, 360), (page, 1200)], 2000, MEASURE), *flags)
+    result = re.search(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)[1]
+    for found, width in zip(json.loads(html.unescape(result)), (360, 1200), strict=True):
+        assert found["scroll"] <= width and found["outside"] == [], found
+        assert found["texts"] > 20 and found["unreadable"] == 0, found
         assert found["loaded"] == 0 and found["focusable"]
         assert found["paper"] == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 29)"}[theme]
 
