@@ -8,7 +8,7 @@ leads a student in the limit, not what a training of some steps reaches.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,11 +111,16 @@ def sample_optima(
     return results
 
 
-def check_prompts(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
-    """Raises ConfigError for a domain whose `auto` lambda has no answered prompt to be probed with."""
-    for domain in config.domains:
-        if config.reward_scale_of(domain) is None:
-            _prompts(config, routed, domain, 1)
+def check_prompts(
+    config: MergeConfig, routed: Sequence[RoutedPrompt], domains: Iterable[str] | None = None
+) -> None:
+    """Raises ConfigError for one of the domains without an answered prompt to be probed with.
+
+    By default those whose lambda is `auto`.
+    """
+    automatic = [name for name in config.domains if config.reward_scale_of(name) is None]
+    for domain in automatic if domains is None else domains:
+        _prompts(config, routed, domain, 1)
 
 
 def _prompts(config: MergeConfig, routed: Sequence[RoutedPrompt], domain: str, most: int) -> list[Prompt]:

@@ -17,11 +17,13 @@ from typing import Any
 
 from configs.load import ConfigError, LoadedConfig, load_config
 from eval.report.data import OPD_BASELINE
+from eval.sweep.data import OPD_SCALE
 from merging.cluster import Cluster
 from merging.harness import check_harness, harness_file
 from merging.lock import RunLock
 from merging.measure import Measured
 from merging.preflight import GIB, Preflight, preflight
+from merging.probe import check_prompts
 from merging.progress import say
 from merging.run import (
     Teacher,
@@ -33,9 +35,6 @@ from merging.run import (
 )
 from merging.run_folder import RunFolder
 from trainer.files import write_json
-
-OPD_SCALE = 1.0
-"""At this lambda ExOPD is plain on-policy distillation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +71,8 @@ def sweep(
     runs = grid(base, reward_scales, seeds, sweep_dir)
     found = preflight(runs[0].loaded, runs[0].path)  # seed and lambda change nothing that is checked
     _check_disk(found, runs, sweep_dir)
+    if with_probe:
+        check_prompts(runs[0].loaded.config, found.routed, base.config.domains)
     with RunLock(sweep_dir), ExitStack() as locks:
         for run in runs:
             locks.enter_context(RunLock(run.path))

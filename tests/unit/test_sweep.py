@@ -146,6 +146,19 @@ def test_checkpoints_of_every_trained_baseline_are_deleted(tmp_path, stages, mon
         assert (run / kind).exists() and not (run / kind / "checkpoints").exists()
 
 
+def test_a_probe_without_answers_is_refused_before_anything_is_trained(tmp_path, stages):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"prompt": "Math: 1+2"}\n')
+    overrides = [
+        f"domains.math.validation.path={bare}",
+        "domains.math.validation.columns.answer=null",
+    ]
+    with pytest.raises(ConfigError, match=r"domains\.math: no prompt has an answer"):
+        module.sweep(QUICKSTART, overrides, [1.0], 1, tmp_path / "sweep", with_probe=True)
+    assert stages == []
+    module.sweep(QUICKSTART, overrides, [1.0], 1, tmp_path / "sweep")
+
+
 def test_a_sweep_in_use_is_refused(tmp_path, stages):
     with RunLock(tmp_path / "sweep"), pytest.raises(ConfigError, match="in use by a live run"):
         module.sweep(QUICKSTART, [], [1.0], 1, tmp_path / "sweep")
