@@ -17,8 +17,9 @@ GRACE_SECONDS = 8.0
 """How long a vanished part, or an engine's error, may be followed by the run's own end before it counts:
 verl's last step ends its actors before it returns, and the trainer's own message is the better one."""
 
-SETTLED_SECONDS = 15.0
-"""How long a part must have lived for its end to count."""
+SETTLED_SECONDS = 4.0
+"""How long a part must have been seen for its end to count; the launcher looks every 2 s. An engine of a
+small model serves its second step within ten seconds of its start."""
 
 IDLE_TITLES = ("ray::IDLE", "ray::SPILL", "ray::RESTORE")
 
