@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -11,6 +12,8 @@ from merging.objective import optimum
 from teachers.scorer import Scored, SharedScorer
 
 ACTOR_NAME = "protege-scorer"
+SCORER_SETTINGS = ("base", "device", "dtype", "tokens_per_batch", "canary")
+"""What `SharedScorer` reads beside the models; the other settings are the agent loop's."""
 
 
 @dataclass
@@ -23,18 +26,13 @@ class _Request:
 
 @ray.remote
 class ScorerActor:
-    """Batches what waits: while one batch is computed the next one gathers."""
+    """Batches what waits: while one batch is computed the next one gathers.
 
-    def __init__(
-        self,
-        models: dict[str, str],
-        device: str,
-        dtype: str,
-        tokens_per_batch: int,
-        canary: bool,
-        base: str,
-    ):
-        self.scorer = SharedScorer(models, device, dtype, tokens_per_batch, canary, base)
+    Takes the arguments of `SharedScorer`, by name.
+    """
+
+    def __init__(self, **settings: Any):
+        self.scorer = SharedScorer(**settings)
         self.waiting: list[_Request] = []
         self.worker: asyncio.Task | None = None
 
@@ -106,7 +104,4 @@ def start_scorer(config):
     environment = {} if settings.device == "cpu" else {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     return ScorerActor.options(
         name=ACTOR_NAME, num_cpus=1, max_concurrency=100_000, runtime_env={"env_vars": environment}
-    ).remote(
-        dict(settings.models), settings.device, settings.dtype, settings.tokens_per_batch, settings.canary,
-        settings.base,
-    )  # fmt: skip
+    ).remote(models=dict(settings.models), **{name: settings[name] for name in SCORER_SETTINGS})
