@@ -64,8 +64,21 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+def auto_config(folder: Path) -> Path:
+    """Lambda chosen by the probe, an alarm that is always raised, an adapter as one of the teachers."""
+    alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
+    probe = {"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1}
+    objective = {"reward_scale": "auto", "estimator": "full", "alarms": alarms}
+    config = small_config(folder, name="auto", baselines=[], probe=probe, objective=objective)
+    text = yaml.safe_load(config.read_text())
+    text["training"] |= {"steps": 3, "save_every": 1}
+    text["domains"]["math"]["expert"] |= {"lora_rank": 4, "learning_rate": 1e-3}
+    config.write_text(yaml.safe_dump(text, sort_keys=False))
+    return config
+
+
 def test_a_build_that_is_killed_leaves_no_expert_and_no_process(home):
-    config, log = small_config(home), home / "build.log"
+    config, log = auto_config(home), home / "build.log"
     process = protege("experts", "build", str(config), home=home, log=log)
 
     def has_trained() -> bool:
@@ -89,14 +102,8 @@ def test_a_merge_killed_while_it_trains_continues_and_ends_with_a_report(home):
 
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
     assert left_behind(home) == []
-    text = log.read_text()
-    assert "expert math: found in the registry" in text
+    assert "expert math: found in the registry" in log.read_text()
     check_artefacts(run)
-
-    (math,) = [e for e in json.loads((run / "manifest.json").read_text())["experts"] if e["domain"] == "math"]
-    assert math["attempts"] == 2
-    curve = (home / "experts" / math["id"] / "learning_curve.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in curve] == [1, 2]
 
 
 def check_artefacts(run: Path) -> None:
@@ -272,20 +279,15 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
 
 
 def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_teacher(home):
-    alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
-    probe = {"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1}
-    objective = {"reward_scale": "auto", "estimator": "full", "alarms": alarms}
-    config = small_config(home, name="auto", baselines=[], probe=probe, objective=objective)
-    text = yaml.safe_load(config.read_text())
-    text["training"] |= {"steps": 3, "save_every": 1}
-    text["domains"]["math"]["expert"] |= {"lora_rank": 4, "learning_rate": 1e-3}
-    config.write_text(yaml.safe_dump(text, sort_keys=False))
-    log, run = home / "auto.log", home / "runs" / "auto"
+    config, log, run = auto_config(home), home / "auto.log", home / "runs" / "auto"
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
     assert left_behind(home) == []
 
     manifest = json.loads((run / "manifest.json").read_text())
     (adapter,) = [expert for expert in manifest["experts"] if expert["domain"] == "math"]
+    assert adapter["attempts"] == 2  # its build was killed above, and went on from its first step
+    curve = (home / "experts" / adapter["id"] / "learning_curve.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in curve] == [1, 2]
     files = {file.name for file in (home / "experts" / adapter["id"] / "model").iterdir()}
     assert "adapter_config.json" in files and "model.safetensors" not in files
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
