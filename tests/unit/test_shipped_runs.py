@@ -25,7 +25,7 @@ REFERENCES = {
     "quickstart": {"math": STUDENT, "code": STUDENT},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": STUDENT},
     "smollm2": {"add": f"{MADE}/smollm2", "multiply": f"{MADE}/smollm2"},
-    "strong_to_weak": {"math": f"{MADE}/demo_large", "code": f"{MADE}/demo_large"},
+    "strong_to_weak": {"math": STUDENT, "code": f"{MADE}/demo_large"},
 }
 """The model that B is read from, by config and domain."""
 
@@ -35,7 +35,7 @@ BASES = {
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
     "smollm2": [None, None],
-    "strong_to_weak": [f"{MADE}/demo_large"] * 2,
+    "strong_to_weak": [None, f"{MADE}/demo_large"],
 }
 """What the experts are built from, in the order of the domains; None: the student."""
 
@@ -95,6 +95,7 @@ def test_the_demos_bases_fit_the_student(name, made, tmp_path):
     ]
     loaded = load_config(RUNS[name], overrides)
     found = pf.preflight(loaded, tmp_path / "run")
-    assert found.with_folders(loaded.config).reference_of("math") in map(str, made.values())
-    sizes = [found.fingerprints[key].parameters for key in ("student", "base of math")]
+    (own,) = [domain for domain, base in zip(REFERENCES[name], BASES[name], strict=True) if base]
+    assert found.with_folders(loaded.config).reference_of(own) in map(str, made.values())
+    sizes = [found.fingerprints[key].parameters for key in ("student", f"base of {own}")]
     assert sizes[1] / sizes[0] == pytest.approx(1 if name == "reward_correction" else 2.2, abs=0.2)
