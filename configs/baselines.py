@@ -18,6 +18,20 @@ class OpdBaseline(Strict):
 
     kind: Literal["opd"]
 
+    @property
+    def reward_scale(self) -> float:
+        """Lambda."""
+        return 1.0
+
+
+class InterpolationBaseline(Strict):
+    """The merge's training at a lambda below 1, between reference and teachers, with the same prompts, steps
+    and learning rate."""
+
+    kind: Literal["interpolation"]
+    reward_scale: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Lambda of all domains, in all steps."""
+
 
 class GrpoBaseline(Strict):
     """One model trained by GRPO on all domains from the base student, without teachers: the merge's prompts,
@@ -45,6 +59,13 @@ class GrpoBaseline(Strict):
             f"least {domains} prompts, one for each domain; {self.samples_per_prompt} does not; "
             + (f"valid: {', '.join(map(str, sizes))}" if sizes else more)
         )
+
+
+class OracleBaseline(Strict):
+    """The routed oracle: on each domain's benchmarks, the answers of that domain's own teacher, so what a
+    perfect router among the experts would reach. Nothing is trained or sampled for it."""
+
+    kind: Literal["oracle"]
 
 
 class AverageBaseline(Strict):
@@ -99,12 +120,20 @@ WeightBaseline = (
 )
 """Those that are computed from weights; `merging.weights.METHODS` holds their implementations."""
 
-TrainedBaseline = OpdBaseline | GrpoBaseline
+DistilledBaseline = OpdBaseline | InterpolationBaseline
+"""Those that are the merge's own training at another lambda."""
+
+TrainedBaseline = DistilledBaseline | GrpoBaseline
 """Those that are trained from the base student, as the merge is."""
 
-Baseline = Annotated[TrainedBaseline | WeightBaseline, Field(discriminator="kind")]
+ModelBaseline = TrainedBaseline | WeightBaseline
+"""Those that are a model of their own."""
 
-BaselineName = Literal["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+Baseline = Annotated[ModelBaseline | OracleBaseline, Field(discriminator="kind")]
+
+BaselineName = Literal[
+    "opd", "interpolation", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation", "oracle"
+]
 
 
 def _expand_name(value: object) -> object:

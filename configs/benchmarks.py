@@ -37,6 +37,8 @@ class StandardBenchmark(Strict):
     """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
     limit: PositiveInt | None = None
     """Use only the first so many problems."""
+    samples_per_problem: PositiveInt | None = None
+    """Sampled answers to each problem; by default those of `evaluation`."""
 
 
 class MathBenchmark(Strict):
@@ -56,6 +58,8 @@ class MathBenchmark(Strict):
     """Text appended to every problem, such as the instruction to use \\boxed{}."""
     limit: PositiveInt | None = None
     """Use only the first so many problems."""
+    samples_per_problem: PositiveInt | None = None
+    """Sampled answers to each problem; by default those of `evaluation`."""
 
 
 class EvalPlusBenchmark(Strict):
@@ -72,6 +76,8 @@ class EvalPlusBenchmark(Strict):
     continues the problem's `prompt` (function header)."""
     limit: PositiveInt | None = None
     """Use only the first so many problems."""
+    samples_per_problem: PositiveInt | None = None
+    """Sampled answers to each problem; by default those of `evaluation`."""
 
 
 Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]

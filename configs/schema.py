@@ -16,8 +16,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from configs.baselines import (
     AverageBaseline,
     Baselines,
+    DistilledBaseline,
     GrpoBaseline,
+    ModelBaseline,
     OpdBaseline,
+    OracleBaseline,
     TrainedBaseline,
     WeightBaseline,
 )
@@ -183,8 +186,8 @@ class MergeConfig(Strict):
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
     baselines: Baselines = (AverageBaseline(kind="average"),)
-    """What else is compared, by name (`opd`, `grpo`, `average`, `task_arithmetic`, `ties`, `dare`,
-    `extrapolation`) or as a block, each kind once."""
+    """What else is compared, by name (`opd`, `interpolation`, `grpo`, `average`, `task_arithmetic`, `ties`,
+    `dare`, `extrapolation`, `oracle`) or as a block, each kind once."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
@@ -307,6 +310,18 @@ class MergeConfig(Strict):
     def trains_opd(self) -> bool:
         """Whether the baseline `opd` is trained."""
         return any(isinstance(baseline, OpdBaseline) for baseline in self.baselines)
+
+    def compares_oracle(self) -> bool:
+        """Whether the routed oracle is shown."""
+        return any(isinstance(baseline, OracleBaseline) for baseline in self.baselines)
+
+    def model_baselines(self) -> tuple[ModelBaseline, ...]:
+        """The baselines that are a model of their own, in the order of the config."""
+        return tuple(baseline for baseline in self.baselines if isinstance(baseline, ModelBaseline))
+
+    def distilled_baselines(self) -> tuple[DistilledBaseline, ...]:
+        """The baselines that are the merge's training at another lambda."""
+        return tuple(baseline for baseline in self.baselines if isinstance(baseline, DistilledBaseline))
 
     def trained_baselines(self) -> tuple[TrainedBaseline, ...]:
         """The baselines that are trained as the merge is."""

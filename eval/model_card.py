@@ -97,7 +97,7 @@ def _comparison_table(report: Mapping[str, Any]) -> str:
     for row in report["comparisons"]:
         other = label_of(row["against"], report["models"][row["against"]]["role"])
         numbers = [points(row["difference"], plus=True), interval(*row["interval"]), str(row["n"])]
-        note = correction_note(row["verdict"], row["p_adjusted"], len(report["comparisons"]))
+        note = correction_note(row["verdict"], row["p_adjusted"], row["family"])
         verdict = f"{row['verdict']} ({note})" if note else row["verdict"]
         rows.append([md(other), md(_key_text(report, row["benchmark"])), *numbers, verdict])
     return _table(rows)

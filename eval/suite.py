@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.benchmarks import Benchmark
-from configs.load import ConfigError
 from configs.schema import Evaluation, Hardware
 from eval.benchmarks import BenchmarkTask, open_benchmark
 from eval.engine_weights import ENGINE_FILES
 from eval.generate import Generator
 from eval.generation_worker import DTYPES
+from eval.model_folders import context_length, resolve_model
 from eval.records import Completion, Problem, Sample, Verdict, read_samples, write_samples
 
 Progress = Callable[[str, str, int, int], None]
@@ -59,6 +59,7 @@ class _Job:
     task: BenchmarkTask
     generation_key: str
     grading_key: str
+    settings: Evaluation
     places: tuple[Path, ...]
     """Files to find the samples in, best first, and to write them to."""
 
@@ -100,7 +101,8 @@ def evaluate(
     contexts = [context_length(folder) for folder in folders.values()]
     shortest_context = min((context for context in contexts if context is not None), default=None)
     template = dict(chat_template or {})
-    make_job = partial(_job, settings=settings, max_tokens=max_tokens, hardware=hardware, template=template)
+    make_job = partial(_job, max_tokens=max_tokens, hardware=hardware, template=template)
+    asked = [_asked(config, settings) for _domain, config in benchmarks]
     results: dict[tuple[str, str], Future[list[Sample]] | list[Sample]] = {}
     with ThreadPoolExecutor(max_workers=1) as grader:
         lengths = [_longest_sequence(task, max_tokens, shortest_context) for task in tasks]
@@ -113,9 +115,11 @@ def evaluate(
             chat_template=template,
         ) as generator:
             for model in models:
-                for task in tasks:
-                    job = make_job(model, folders[model.name], task, shortest_context, samples_dir, cache_dir)
-                    results[job.id] = _run(job, generator, grader, settings, max_tokens, on_progress)
+                for task, own in zip(tasks, asked, strict=True):
+                    job = make_job(
+                        model, folders[model.name], task, own, shortest_context, samples_dir, cache_dir
+                    )
+                    results[job.id] = _run(job, generator, grader, max_tokens, on_progress)
                     _raise_failures(results)
         return {id: _finished(result) for id, result in results.items()}
 
@@ -124,12 +128,11 @@ def _run(
     job: _Job,
     generator: Generator,
     grader: ThreadPoolExecutor,
-    settings: Evaluation,
     max_tokens: int,
     on_progress: Progress,
 ) -> Future[list[Sample]] | list[Sample]:
     """The job's samples if they are stored, else the promise of them, answers generated."""
-    total = len(job.task.problems) * _answers_per_problem(settings)
+    total = len(job.task.problems) * _answers_per_problem(job.settings)
     stored = _find(job)
     if stored is not None:
         samples, graded = stored
@@ -138,7 +141,7 @@ def _run(
             return grader.submit(_grade_and_store, job, samples)
         return samples
     on_progress(*job.id, 0, total)
-    samples = _generate(job, generator, settings, max_tokens, lambda done: on_progress(*job.id, done, total))
+    samples = _generate(job, generator, max_tokens, lambda done: on_progress(*job.id, done, total))
     # Stored at once, so that answers outlive a failure of their grading.
     _store(job.places[0], job, samples)
     return grader.submit(_grade_and_store, job, samples)
@@ -158,15 +161,21 @@ def _finished(result: Future[list[Sample]] | list[Sample]) -> list[Sample]:
 # ---------------------------------------------------------------------------------------- answers
 
 
+def _asked(benchmark: Benchmark, settings: Evaluation) -> Evaluation:
+    """The settings with the number of answers that the benchmark itself asks for."""
+    own = benchmark.samples_per_problem
+    return settings if own is None else settings.model_copy(update={"samples_per_problem": own})
+
+
 def _answers_per_problem(settings: Evaluation) -> int:
     return settings.samples_per_problem + settings.greedy
 
 
 def _generate(
-    job: _Job, generator: Generator, settings: Evaluation, max_tokens: int, on_progress: Callable[[int], None]
+    job: _Job, generator: Generator, max_tokens: int, on_progress: Callable[[int], None]
 ) -> list[Sample]:
     """All answers of the job, not yet graded."""
-    problems = job.task.problems
+    problems, settings = job.task.problems, job.settings
     ask = partial(
         generator.generate,
         job.folder,
@@ -272,11 +281,11 @@ def _job(
     model: ModelUnderTest,
     folder: Path,
     task: BenchmarkTask,
+    settings: Evaluation,
     shortest_context: int | None,
     samples_dir: Path,
     cache_dir: Path | None,
     *,
-    settings: Evaluation,
     max_tokens: int,
     hardware: Hardware,
     template: Mapping[str, Any],
@@ -307,7 +316,7 @@ def _job(
     places = [Path(samples_dir) / model.name / f"{task.name}.jsonl"]
     if cache_dir is not None:
         places.append(Path(cache_dir) / f"{generation_key}.jsonl")
-    return _Job(model, folder, task, generation_key, grading_key, tuple(places))
+    return _Job(model, folder, task, generation_key, grading_key, settings, tuple(places))
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str | None]:
@@ -340,34 +349,6 @@ def _digest_file(path: Path) -> str:
 # ----------------------------------------------------------------------------------------- models
 
 
-def resolve_model(path: str) -> Path:
-    """Local folder of a model given as folder or hub name (downloaded if it is not in the cache).
-
-    Raises ConfigError if it is neither, or has no safetensors weights or config.json.
-    """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        folder = _download(path)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"model {path!r} cannot be evaluated: {folder} has no config.json or no *.safetensors; "
-            "save it with save_pretrained"
-        )
-    return folder.resolve()
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "config.json", *ENGINE_FILES]))
-    except Exception as error:
-        raise ConfigError(
-            f"model {name!r} is neither a folder nor a hub model that can be loaded here "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})"
-        ) from error
-
-
 def model_digest(folder: Path) -> str:
     """Digest of all that makes a model answer as it does: weights, config, tokenizer, chat template."""
     names = ("config.json", *ENGINE_FILES)
@@ -380,12 +361,6 @@ def model_digest(folder: Path) -> str:
 def _cached_digest(path: Path, size: int, mtime_ns: int, inode: int) -> str:
     """Weights are read once a process; a file that was written anew has other statistics."""
     return _digest_file(path)
-
-
-def context_length(folder: Path) -> int | None:
-    """The context that a model's config.json declares, in tokens; None if it declares none."""
-    config = json.loads((folder / "config.json").read_text())
-    return config.get("text_config", config).get("max_position_embeddings")
 
 
 def _longest_sequence(task: BenchmarkTask, max_tokens: int, context: int | None) -> int:

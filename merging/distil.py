@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.report.data import OPD_BASELINE
+from configs.baselines import DistilledBaseline
 from merging.alarms import Alarm, AlarmLog, raised
 from merging.progress import bar, merge_text, say
 from merging.run_folder import RunFolder
+from merging.weights import open_work, write_record
 from trainer.errors import TrainingHalted
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ class _BackOff(TrainingHalted):
 
 @dataclass
 class Distillation:
-    """The training called `name` from the base student on the rows of `prompts`, with its work in `work`."""
+    """The training called `name` from the base student on the merge's rows, with its work in `work`.
+
+    `reward_scale` is the lambda of all rows where it is not the config's.
+    """
 
     folder: RunFolder
     teachers: list[Teacher]
     name: str
-    prompts: Path
     work: Path
+    reward_scale: float | None = None
 
     def run(self, cluster: Cluster, target: Path) -> None:
         """Trains to the end, or continues, and exports the model to `target`."""
@@ -54,18 +58,21 @@ class Distillation:
     def reward_scale_at(self, domain: str, step: int) -> float:
         """Lambda of the domain's rows in a step, alarms considered."""
         one_from = self.log.one_from(domain)
-        if self.name == OPD_BASELINE or (one_from is not None and step >= one_from):
+        if one_from is not None and step >= one_from:
             return 1.0
+        if self.reward_scale is not None:
+            return self.reward_scale
         return self.folder.config.reward_scale_at(domain, step)
 
     def _job(self):
         from merging.exopd import merge_job
         from routing.dataset import with_reward_scales
 
-        config, prompts = self.folder.config, self.prompts
-        if any(self.log.one_from(domain) is not None for domain in config.domains):
-            prompts = self.work / "prompts.parquet"
-            with_reward_scales(self.prompts, prompts, config.training.prompts_per_step, self.reward_scale_at)
+        config, prompts = self.folder.config, self.folder.prompts_file
+        backed_off = any(self.log.one_from(domain) is not None for domain in config.domains)
+        if backed_off or self.reward_scale is not None:
+            merge_prompts, prompts = prompts, self.work / "prompts.parquet"
+            with_reward_scales(merge_prompts, prompts, config.training.prompts_per_step, self.reward_scale_at)
         paths = {teacher.domain: teacher.model_path for teacher in self.teachers}
         adapters = {t.domain: t.adapter_path for t in self.teachers if t.adapter_path is not None}
         return merge_job(config, self.name, paths, prompts, self.work, adapters)
@@ -132,3 +139,18 @@ class Distillation:
         scales = {domain: self.reward_scale_at(domain, last) for domain in config.domains}
         values = set(scales.values())
         return f"{values.pop():g}" if len(values) == 1 else ", ".join(f"{d} {v:g}" for d, v in scales.items())
+
+
+def distil_baseline(
+    folder: RunFolder,
+    baseline: DistilledBaseline,
+    teachers: list[Teacher],
+    cluster: Cluster,
+    target: Path,
+) -> None:
+    """Trains the merge again at the baseline's lambda, or continues, and exports the model to `target`."""
+    work = folder.path / baseline.kind
+    open_work(baseline, work)
+    Distillation(folder, teachers, baseline.kind, work, baseline.reward_scale).run(cluster, target)
+    # last: a model without a record counts as made by other options, and is exported again
+    write_record(baseline, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from configs.baselines import GrpoBaseline
 from configs.load import ConfigError
 from configs.schema import MergeConfig
 from merging.metrics import grpo_metrics
-from merging.progress import bar, grpo_text, say
+from merging.progress import bar, grpo_text
 from merging.run_folder import RunFolder
-from merging.weights import is_made, write_record
+from merging.weights import open_work, write_record
 from routing.routers import RoutedPrompt
 from teachers.build import grpo_job
 from trainer.export import export
@@ -35,7 +34,7 @@ def train_grpo(
     """
     check_same_prompts(rows, folder.prompts_file)
     name, work = baseline.kind, folder.path / baseline.kind
-    _open_work(baseline, work)
+    open_work(baseline, work)
     job = baseline_job(folder.config, baseline, rows, work)
     with bar(f"baseline {name}", job.steps, last_checkpoint(job.checkpoints)) as shown:
         train(job, cluster(), lambda step, raw: shown.update(step, grpo_text(raw)))
@@ -96,13 +95,3 @@ def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path) -> None:
                 f"baseline `grpo`: the prompts of domain {domain!r} have changed since the merge's were "
                 f"written ({merge_file}); restore them, or choose another --run-dir"
             )
-
-
-def _open_work(baseline: GrpoBaseline, work: Path) -> None:
-    """Leaves a folder whose checkpoints, if any, are of a training by the same options."""
-    if is_made(baseline, work):
-        return
-    if work.exists():
-        say(f"baseline {baseline.kind}: its options have changed, so its training starts anew")
-        shutil.rmtree(work)
-    write_record(baseline, work)

@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from configs.baselines import DistilledBaseline
 from configs.load import LoadedConfig, registry_root
 from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
-from eval.report.data import OPD_BASELINE
 from merging.model_checks import built_parameters, scored_parameters
 from merging.preflight import Preflight, preflight
 from merging.reward_scales import probe_file, with_chosen
@@ -137,7 +137,9 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
         # a training by other options is not continued
         work = run_dir / baseline.kind
         done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
-        passes = 1.0 if baseline.kind == OPD_BASELINE else 0.0
+        passes = 0.0
+        if isinstance(baseline, DistilledBaseline):
+            passes = 1.0 if baseline.reward_scale == 1.0 else 2.0
         stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, passes))
     return stages
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from configs.load import registry_root
 from configs.objective import ModelReference
-from eval.report.data import OPD_BASELINE
 from merging.alarms import read_alarms
 from merging.harness import ceilings
+from merging.oracle import NOTE, oracle_model
 from merging.reward_scales import read_choices
 from merging.weights import options
 from teachers.build import read_learning_curve
@@ -52,7 +52,10 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             for benchmark in declared.benchmarks
         ]
         evaluation = from_samples(
-            samples, folder.models(teachers), _benchmarks(folder, tasks), config.evaluation.seed
+            samples,
+            [*folder.models(teachers), *oracle_model(folder)],
+            _benchmarks(folder, tasks),
+            config.evaluation.seed,
         )
         text = (folder.path / "config.yaml").read_text(encoding="utf-8")
         data = build(
@@ -139,9 +142,11 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 def _notes(folder: RunFolder) -> list[str]:
     dropped = folder.counts()["duplicates_dropped"]
     notes = [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
-    for name, work in (("merge", folder.train), ("baseline opd", folder.path / OPD_BASELINE)):
+    kinds = [baseline.kind for baseline in folder.config.distilled_baselines()]
+    works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
+    for name, work in works.items():
         notes += [f"{name}, {alarm.sentence}" for alarm in read_alarms(work)]
-    return notes
+    return [*notes, *[NOTE] * folder.config.compares_oracle()]
 
 
 def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:

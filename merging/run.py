@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.baselines import GrpoBaseline, OpdBaseline
+from configs.baselines import DistilledBaseline, GrpoBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from configs.schema import MergeConfig
 from merging.cluster import Cluster, NoCluster
-from merging.distil import Distillation
+from merging.distil import Distillation, distil_baseline
 from merging.grpo import train_grpo
 from merging.harness import check_harness
 from merging.lock import RunLock
+from merging.oracle import with_oracle
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
 from merging.progress import bar, say
@@ -131,7 +132,6 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
             for place, row in enumerate(rows)
         ]
         folder.write_counts(rows, found)
-        write_parquet(rows, folder.opd_prompts_file, rewards, [1.0] * len(rows), weights)
         # last: it says that the stage is done
         write_parquet(rows, folder.prompts_file, rewards, scales, weights)
 
@@ -156,9 +156,7 @@ def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) 
         say("merge: found done")
         return
     with folder.measured.stage("merge"):
-        Distillation(folder, teachers, "merge", folder.prompts_file, folder.train).run(
-            cluster, folder.student
-        )
+        Distillation(folder, teachers, "merge", folder.train).run(cluster, folder.student)
 
 
 def train_baselines(
@@ -168,14 +166,13 @@ def train_baselines(
     from merging.weights import is_made, merge_weights
 
     base, given = Path(folder.config.student), [Path(teacher.model_path) for teacher in teachers]
-    for baseline in folder.config.baselines:
+    for baseline in folder.config.model_baselines():
         name, target = baseline.kind, folder.baseline(baseline.kind)
         if is_made(baseline, target):
             continue
         with folder.measured.stage(f"baseline {name}"):
-            if isinstance(baseline, OpdBaseline):
-                work = folder.path / name
-                Distillation(folder, teachers, name, folder.opd_prompts_file, work).run(cluster, target)
+            if isinstance(baseline, DistilledBaseline):
+                distil_baseline(folder, baseline, teachers, cluster, target)
             elif isinstance(baseline, GrpoBaseline):
                 rows = scheduled(folder.config, routed, folder.config.grpo_prompts_per_step(baseline))
                 train_grpo(folder, baseline, rows, cluster, target)
@@ -187,7 +184,7 @@ def _refuse_other_baselines(folder: RunFolder) -> None:
     """For commands that make none: a baseline of other options must not be evaluated as the declared one."""
     from merging.weights import is_made
 
-    for baseline in folder.config.baselines:
+    for baseline in folder.config.model_baselines():
         if not is_made(baseline, folder.baseline(baseline.kind)):
             raise ConfigError(
                 f"{folder.path}: baseline `{baseline.kind}` is not made yet as the config declares it; "
@@ -212,7 +209,7 @@ def evaluate_models(folder: RunFolder, teachers: list[Teacher], **how: Any) -> d
             )
 
         try:
-            return evaluate(
+            samples = evaluate(
                 models,
                 benchmarks,
                 config.evaluation,
@@ -226,6 +223,7 @@ def evaluate_models(folder: RunFolder, teachers: list[Teacher], **how: Any) -> d
             )
         except RuntimeError as error:
             raise RunFailed(f"evaluation stopped: {error}") from error
+    return with_oracle(folder, samples)
 
 
 def report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:

@@ -58,11 +58,6 @@ class RunFolder:
         return self.path / "prompts" / "train.parquet"
 
     @property
-    def opd_prompts_file(self) -> Path:
-        """The same rows at lambda 1."""
-        return self.path / "prompts" / "train.opd.parquet"
-
-    @property
     def train(self) -> Path:
         """verl's checkpoints and raw metrics of the merge."""
         return self.path / "train"
@@ -82,7 +77,7 @@ class RunFolder:
         return self.path / "baselines" / name
 
     def models(self, teachers: list[Teacher]) -> list[ModelUnderTest]:
-        """Everything that is evaluated: base, teachers, student, baselines."""
+        """All models that are evaluated: base, teachers, student, baselines."""
         from eval.suite import ModelUnderTest
 
         names = self.teacher_names()
@@ -90,7 +85,10 @@ class RunFolder:
             ModelUnderTest("base", self.config.student, "base"),
             *(ModelUnderTest(names[t.domain], t.model_path, "teacher", t.domain) for t in teachers),
             ModelUnderTest("student", self.student, "student"),
-            *(ModelUnderTest(b.kind, self.baseline(b.kind), "baseline") for b in self.config.baselines),
+            *(
+                ModelUnderTest(baseline.kind, self.baseline(baseline.kind), "baseline")
+                for baseline in self.config.model_baselines()
+            ),
         ]
 
     def teacher_names(self) -> dict[str, str]:

@@ -6,12 +6,14 @@ The record of the options that a baseline was made by is here too; trained ones 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.baselines import Baseline, WeightBaseline
+from configs.baselines import Baseline, TrainedBaseline, WeightBaseline
 from merging import task_vectors
+from merging.progress import say
 from trainer.export import save_model
 from trainer.files import write_json
 
@@ -71,6 +73,16 @@ def is_made(baseline: Baseline, folder: Path) -> bool:
     record = folder / RECORD
     made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"kind": folder.name}
     return made_by == baseline.model_dump(mode="json")
+
+
+def open_work(baseline: TrainedBaseline, work: Path) -> None:
+    """Leaves a folder whose checkpoints, if any, are of a training by the same options."""
+    if is_made(baseline, work):
+        return
+    if work.exists():
+        say(f"baseline {baseline.kind}: its options have changed, so its training starts anew")
+        shutil.rmtree(work)
+    write_record(baseline, work)
 
 
 def options(baseline: Baseline) -> dict[str, float | int]:

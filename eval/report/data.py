@@ -29,6 +29,9 @@ ROLES: tuple[Role, ...] = ("student", "teacher", "base", "baseline")
 OPD_BASELINE = "opd"
 """Name of the baseline model that is trained by plain on-policy distillation (reward scale 1)."""
 
+ORACLE_BASELINE = "oracle"
+"""Name of the routed oracle, whose answers are those of each benchmark's own teacher."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -373,12 +376,16 @@ def build(
 
 
 def _corrected(comparisons: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """The comparisons with p-values that are corrected for all of them."""
+    """The comparisons with p-values that are corrected for all of them.
+
+    The oracle's repeat those with the teachers: they do not count, and have the teachers' corrected p-values.
+    """
     from eval.statistics import holm
 
-    tested = [row.p_value for row in comparisons if row.p_value is not None]
-    adjusted = iter(holm(tested))
+    tested = [row for row in comparisons if row.p_value is not None]
+    counted = [row.p_value for row in tested if row.against != ORACLE_BASELINE]
+    adjusted = dict(zip(counted, holm(counted), strict=True))  # equal p-values have equal corrected ones
     return tuple(
-        row if row.p_value is None else replace(row, p_adjusted=next(adjusted), family=len(tested))
+        replace(row, p_adjusted=adjusted[row.p_value], family=len(counted)) if row in tested else row
         for row in comparisons
     )

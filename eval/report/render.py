@@ -125,6 +125,7 @@ def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
         "n": row.n,
         "p_value": row.p_value,
         "p_adjusted": row.p_adjusted,
+        "family": row.family,
         "verdict": row.verdict,
         "unscored": row.unscored,
     }

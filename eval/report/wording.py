@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eval.report.data import (
     OPD_BASELINE,
+    ORACLE_BASELINE,
     BenchmarkInfo,
     ComparisonRow,
     DomainVerdict,
@@ -128,6 +129,8 @@ def label_of(name: str, role: str) -> str:
     """As `label`, from the model's name and role."""
     if role in ("base", "student"):
         return f"the {role}"
+    if name == ORACLE_BASELINE:
+        return "the routed oracle"
     return name if name.lower().startswith(role) else f"{role} {name}"
 
 
@@ -158,9 +161,12 @@ def evidence(row: ComparisonRow) -> str:
 
 
 def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
-    """A sentence for every domain and every other model: the domain's own teacher comes first."""
+    """A sentence for every domain and every other model: the domain's own teacher comes first.
+
+    None about the oracle, which would repeat the one about that teacher.
+    """
     found: list[DomainVerdict] = []
-    others = [m for m in evaluation.models if m.role != "student"]
+    others = [m for m in evaluation.models if m.role != "student" and m.name != ORACLE_BASELINE]
     for domain in domains:
         own_teachers = [m for m in others if m.role == "teacher" and m.domain == domain]
         if not own_teachers:

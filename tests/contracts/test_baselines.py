@@ -46,7 +46,7 @@ def equal(one, other):
 def test_every_kind_has_its_method_and_its_name():
     assert METHODS.keys() == CONFIGS.keys()
     trained = [kind_of(model) for model in get_args(TrainedBaseline)]
-    assert get_args(BaselineName) == (*trained, *CONFIGS)
+    assert get_args(BaselineName) == (*trained, *CONFIGS, "oracle")
 
 
 @pytest.mark.parametrize("kind", METHODS)

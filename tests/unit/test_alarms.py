@@ -138,7 +138,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(distil, "say", said.append)
     monkeypatch.setattr("merging.exopd.merge_job", _job)
 
-    def run(*overrides, name="merge", fake=None):
+    def run(*overrides, name="merge", reward_scale=None, fake=None):
         overrides = [
             "training.steps=4", "training.prompts_per_step=2", "objective.alarms.window=1", *overrides
         ]  # fmt: skip
@@ -147,9 +147,8 @@ def run(tmp_path, monkeypatch):
         folder = RunFolder.open(tmp_path / "run", loaded, found)
         write_prompts(folder, found)
         fake = fake or FakeTraining(monkeypatch)
-        prompts = folder.opd_prompts_file if name == "opd" else folder.prompts_file
         teachers = [SimpleNamespace(domain=d, model_path=d, adapter_path=None) for d in folder.config.domains]
-        training = distil.Distillation(folder, teachers, name, prompts, tmp_path / "run/train")
+        training = distil.Distillation(folder, teachers, name, tmp_path / "run/train", reward_scale)
         fake.said, fake.work = said, training.work
         training.run(FakeCluster(), tmp_path / "run/student")
         return fake
@@ -196,7 +195,7 @@ def test_at_lambda_one_there_is_nothing_to_back_off(run, monkeypatch):
     fake = FakeTraining(monkeypatch)
     fake.train = lambda job, cluster, on_step: [on_step(step, answers(10.0 * step)) for step in (1, 2)]
     monkeypatch.setattr("trainer.run.train", fake.train)
-    run("objective.alarms.action=back_off", name="opd", fake=fake)
+    run("objective.alarms.action=back_off", name="opd", reward_scale=1.0, fake=fake)
     assert fake.said == ["alarm: step 2: answers of math have 20.0 tokens, 10.0 at first"]
 
 

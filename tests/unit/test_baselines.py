@@ -8,10 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from configs.load import ConfigError, load_config
+from merging import distil
 from merging import run as run_module
+from merging.alarms import AlarmLog
 from merging.preflight import preflight
 from merging.reporting import _curves, provenance
 from merging.run_folder import RunFolder
@@ -99,22 +102,47 @@ def test_an_average_without_a_record_is_kept(opened):
     assert not task_vector(folder.baseline("average")).any()
 
 
-def test_opd_is_trained_on_the_merges_rows_at_lambda_one(opened, monkeypatch):
+def test_distilled_baselines_are_the_merge_at_their_lambda_and_again_where_it_changes(opened, monkeypatch):
     trained = []
 
     class Distillation:
-        def __init__(self, folder, teachers, name, prompts, work):
-            self.given = (name, prompts.name, work.name)
+        def __init__(self, folder, teachers, name, work, reward_scale):
+            self.given = (name, work.name, reward_scale, (work / "old").exists())
+            self.work = work
 
         def run(self, cluster, target):
             trained.append((*self.given, target.name))
+            shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
+            (self.work / "old").touch()
 
-    monkeypatch.setattr(run_module, "Distillation", Distillation)
-    folder, teachers = opened("baselines=[dare, opd]")
+    monkeypatch.setattr(distil, "Distillation", Distillation)
+    folder, teachers = opened("baselines=[dare, opd, interpolation]")
     for _ in range(2):
         train(folder, teachers)
-    assert trained == [("opd", "train.opd.parquet", "opd", "opd")]
+    both = [
+        ("opd", "opd", 1.0, False, "opd"),
+        ("interpolation", "interpolation", 0.5, False, "interpolation"),
+    ]
+    assert trained == both
+    folder, teachers = opened("baselines=[opd, {kind: interpolation, reward_scale: 0.75}]")
+    train(folder, teachers)
+    # begun anew: the work of the other lambda is not continued
+    assert trained == [*both, ("interpolation", "interpolation", 0.75, False, "interpolation")]
+
+
+def test_rows_of_a_distilled_baseline_are_the_merges_at_its_lambda(opened, monkeypatch):
+    folder, teachers = opened("baselines=[interpolation]")
+    run_module.write_prompts(
+        folder, preflight(load_config(folder.path / "config.resolved.yaml"), folder.path)
+    )
+    rows = pq.read_table(folder.prompts_file)
+    training = distil.Distillation(folder, teachers, "interpolation", folder.path / "interpolation", 0.5)
+    training.log = AlarmLog(training.work)
+    own = pq.read_table(training._job().train_file)
+    assert set(own.column("reward_scale").to_pylist()) == {0.5}
+    assert set(rows.column("reward_scale").to_pylist()) == {1.25}
+    assert own.drop(["reward_scale"]).equals(rows.drop(["reward_scale"]))
 
 
 def test_a_baseline_of_other_options_is_not_evaluated(opened, monkeypatch):

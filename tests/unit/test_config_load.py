@@ -95,11 +95,24 @@ def test_overrides_are_yaml_and_reach_into_lists(write, tmp_path):
 
 
 def test_baselines_by_name_or_block(write):
-    names = ["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    names = [
+        "opd",
+        "interpolation",
+        "grpo",
+        "average",
+        "task_arithmetic",
+        "ties",
+        "dare",
+        "extrapolation",
+        "oracle",
+    ]
     loaded = load_config(write(GOOD), [f"baselines=[{', '.join(names)}]"])
     assert [baseline.kind for baseline in loaded.config.baselines] == names
-    opd, grpo, average, arithmetic, ties, dare, extrapolation = loaded.config.baselines
-    assert loaded.config.trained_baselines() == (opd, grpo) and grpo.samples_per_prompt == 8
+    opd, between, grpo, average, arithmetic, ties, dare, extrapolation, oracle = loaded.config.baselines
+    assert (opd.reward_scale, between.reward_scale) == (1.0, 0.5)
+    assert loaded.config.distilled_baselines() == (opd, between) and loaded.config.compares_oracle()
+    assert oracle not in loaded.config.model_baselines()
+    assert loaded.config.trained_baselines() == (opd, between, grpo) and grpo.samples_per_prompt == 8
     assert loaded.config.weight_baselines() == (average, arithmetic, ties, dare, extrapolation)
     assert (arithmetic.scale, ties.density, ties.scale) == (1.0, 0.2, 1.0)
     assert (dare.drop_rate, dare.scale, dare.seed, extrapolation.factor) == (0.9, 1.0, 42, 1.25)
@@ -115,7 +128,17 @@ def test_the_json_schema_takes_names_and_blocks():
     import json
 
     name, block = json.loads(schema_doc.json_schema())["properties"]["baselines"]["items"]["anyOf"]
-    kinds = ["opd", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+    kinds = [
+        "opd",
+        "interpolation",
+        "grpo",
+        "average",
+        "task_arithmetic",
+        "ties",
+        "dare",
+        "extrapolation",
+        "oracle",
+    ]
     assert name["enum"] == kinds and list(block["discriminator"]["mapping"]) == sorted(kinds)
 
 
@@ -266,7 +289,8 @@ def test_several_mistakes_are_several_messages(write):
         (
             "baselines=[averag]",
             "--set baselines=[averag]: baselines[0].kind: unknown kind 'averag'; did you mean 'average'? "
-            "valid kinds: opd, grpo, average, task_arithmetic, ties, dare, extrapolation",
+            "valid kinds: opd, interpolation, grpo, average, task_arithmetic, ties, dare, extrapolation, "
+            "oracle",
         ),
         (
             "baselines=[opd, {kind: ties, densty: 0.5}]",

@@ -179,6 +179,7 @@ def test_json_has_the_declared_schema(data):
         "n": 250,
         "p_value": 0.6,
         "p_adjusted": 0.6,
+        "family": 7,
         "verdict": "matches within noise",
         "unscored": 0,
     }

@@ -22,6 +22,7 @@ EIGHT = ("add_plain", "add_carry", "multiply", "sum", "extreme", "first", "list"
 REFERENCES = {
     "eight_domains": dict.fromkeys(EIGHT, STUDENT),
     "lora_experts": {"math": STUDENT, "code": STUDENT},
+    "paper": {"math": "Qwen/Qwen3-4B", "code": "Qwen/Qwen3-4B"},
     "quickstart": {"math": STUDENT, "code": STUDENT},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": STUDENT},
     "smollm2": {"add": f"{MADE}/smollm2", "multiply": f"{MADE}/smollm2"},
@@ -32,6 +33,7 @@ REFERENCES = {
 BASES = {
     "eight_domains": [None] * 8,
     "lora_experts": [None, None],
+    "paper": [None, None],
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
     "smollm2": [None, None],
