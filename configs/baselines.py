@@ -61,6 +61,13 @@ class GrpoBaseline(Strict):
         )
 
 
+class SftBaseline(Strict):
+    """Supervised fine-tuning of the base student on the routed teachers' answers at temperature 1, one for
+    each rollout of the merge: the same prompts, sequences, steps and learning rate."""
+
+    kind: Literal["sft"]
+
+
 class OracleBaseline(Strict):
     """The routed oracle: on each domain's benchmarks, the answers of that domain's own teacher, so what a
     perfect router among the experts would reach. Nothing is trained or sampled for it."""
@@ -123,7 +130,7 @@ WeightBaseline = (
 DistilledBaseline = OpdBaseline | InterpolationBaseline
 """Those that are the merge's own training at another lambda."""
 
-TrainedBaseline = DistilledBaseline | GrpoBaseline
+TrainedBaseline = DistilledBaseline | SftBaseline | GrpoBaseline
 """Those that are trained from the base student, as the merge is."""
 
 ModelBaseline = TrainedBaseline | WeightBaseline
@@ -132,7 +139,16 @@ ModelBaseline = TrainedBaseline | WeightBaseline
 Baseline = Annotated[ModelBaseline | OracleBaseline, Field(discriminator="kind")]
 
 BaselineName = Literal[
-    "opd", "interpolation", "grpo", "average", "task_arithmetic", "ties", "dare", "extrapolation", "oracle"
+    "opd",
+    "interpolation",
+    "sft",
+    "grpo",
+    "average",
+    "task_arithmetic",
+    "ties",
+    "dare",
+    "extrapolation",
+    "oracle",
 ]
 
 

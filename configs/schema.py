@@ -186,8 +186,8 @@ class MergeConfig(Strict):
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
     baselines: Baselines = (AverageBaseline(kind="average"),)
-    """What else is compared, by name (`opd`, `interpolation`, `grpo`, `average`, `task_arithmetic`, `ties`,
-    `dare`, `extrapolation`, `oracle`) or as a block, each kind once."""
+    """What else is compared, by name (`opd`, `interpolation`, `sft`, `grpo`, `average`, `task_arithmetic`,
+    `ties`, `dare`, `extrapolation`, `oracle`) or as a block, each kind once."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.baselines import DistilledBaseline, GrpoBaseline
+from configs.baselines import DistilledBaseline, GrpoBaseline, SftBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from configs.schema import MergeConfig
 from merging.cluster import Cluster, NoCluster
@@ -22,6 +22,7 @@ from merging.preflight import Preflight, preflight
 from merging.progress import bar, say
 from merging.reward_scales import choose_reward_scales
 from merging.run_folder import RunFolder
+from merging.sft import train_sft
 from routing.routers import RoutedPrompt
 from trainer.files import write_json
 
@@ -173,6 +174,8 @@ def train_baselines(
         with folder.measured.stage(f"baseline {name}"):
             if isinstance(baseline, DistilledBaseline):
                 distil_baseline(folder, baseline, teachers, cluster, target)
+            elif isinstance(baseline, SftBaseline):
+                train_sft(folder, baseline, teachers, cluster, target)
             elif isinstance(baseline, GrpoBaseline):
                 rows = scheduled(folder.config, routed, folder.config.grpo_prompts_per_step(baseline))
                 train_grpo(folder, baseline, rows, cluster, target)

@@ -37,10 +37,10 @@ def write_parquet(
         for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
     ]  # fmt: skip
     table = pyarrow.Table.from_pylist(records, schema=_schema())
-    return _write_whole(table, Path(path))
+    return write_whole(table, Path(path))
 
 
-def _write_whole(table, path: Path) -> Path:
+def write_whole(table, path: Path) -> Path:
     """Writes the table so that the file appears whole or not at all; returns `path`."""
     import pyarrow.parquet
 
@@ -104,4 +104,4 @@ def with_reward_scales(
         for place, teacher in enumerate(table.column("teacher").to_pylist())
     ]
     column = table.schema.get_field_index("reward_scale")
-    _write_whole(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), target)
+    write_whole(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), target)

@@ -37,7 +37,7 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _quiet()
-    weights = _joined_shards(checkpoints / f"global_step_{step}" / "actor")
+    weights = _joined_shards(_weights_folder(checkpoints, step))
     config = AutoConfig.from_pretrained(base)
     dtype = config.dtype or torch.float32
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
@@ -59,7 +59,7 @@ def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora:
     from safetensors.torch import save_file
 
     _quiet()
-    weights = _joined_shards(checkpoints / f"global_step_{step}" / "actor")
+    weights = _joined_shards(_weights_folder(checkpoints, step))
     ends = tuple(f".lora_{side}.default.weight" for side in "AB")
     if not weights or (others := [name for name in weights if not name.endswith(ends)]):
         raise ValueError(f"checkpoint {checkpoints} holds no LoRA adapter alone: {others[:3]}")
@@ -100,11 +100,17 @@ def _quiet() -> None:
     logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
 
 
-def _joined_shards(actor: Path) -> dict[str, torch.Tensor]:
+def _weights_folder(checkpoints: Path, step: int) -> Path:
+    """verl's `main_ppo` keeps the actor in a folder of its own, its SFT trainer knows no other model."""
+    folder = checkpoints / f"global_step_{step}"
+    return folder / "actor" if (folder / "actor").exists() else folder
+
+
+def _joined_shards(folder: Path) -> dict[str, torch.Tensor]:
     """The full tensors of an FSDP2 checkpoint, whatever number of ranks wrote it."""
     import torch
 
-    files = sorted(actor.glob("model_world_size_*_rank_*.pt"), key=lambda f: int(f.stem.rsplit("_", 1)[1]))
+    files = sorted(folder.glob("model_world_size_*_rank_*.pt"), key=lambda f: int(f.stem.rsplit("_", 1)[1]))
     shards = [torch.load(file, map_location="cpu", weights_only=False) for file in files]
     return {name: _joined([shard[name] for shard in shards]) for name in shards[0]}
 

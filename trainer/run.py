@@ -18,6 +18,7 @@ from trainer.errors import RunFailed, TrainingHalted
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.ray_cluster import RayCluster
+from trainer.sft import SftJob, launch_sft, sft_config
 from trainer.tracking import LOGGER_ROOT, PROJECT, tracking_keys
 from trainer.watch import EngineErrors, PartsWatch
 
@@ -31,7 +32,9 @@ OnStep = Callable[[int, dict[str, float]], None]
 """Called with the step's number and verl's metrics of that step."""
 
 
-def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, metrics: None) -> None:
+def train(
+    job: TrainingJob | SftJob, cluster: RayCluster, on_step: OnStep = lambda step, metrics: None
+) -> None:
     """Trains from the last checkpoint, or from the start, to `job.steps`.
 
     Metrics of every step are kept in `job.folder/metrics.jsonl` (one line a step, also over resumed
@@ -46,14 +49,16 @@ def train(job: TrainingJob, cluster: RayCluster, on_step: OnStep = lambda step, 
     failures_file.unlink(missing_ok=True)
     os.environ.setdefault("VERL_LOGGING_LEVEL", "WARN")  # of this process; the workers' logs stay whole
     name = f"{job.name}-{int(time.time() * 1000)}"
-    config = verl_config(job, name)
+    supervised = isinstance(job, SftJob)
+    config = sft_config(job, name) if supervised else verl_config(job, name)
     _add(config, failures.CONFIG_KEY, str(failures_file))
-    _add(config, "protege.imports", list(job.imports))
+    if not supervised:
+        _add(config, "protege.imports", list(job.imports))
     for key, value in tracking_keys(cluster.trackers, job.name).items():
         _add(config, key, value)
     metrics = MetricsTail(Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl", job, on_step)
     try:
-        _wait(_launch(config), metrics, cluster)
+        _wait(launch_sft(config) if supervised else _launch(config), metrics, cluster)
     except TrainingHalted:
         raise
     except Exception as error:
@@ -156,7 +161,7 @@ def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:
 class MetricsTail:
     """Follows verl's file logger and appends each step to the job's `metrics.jsonl`."""
 
-    def __init__(self, source: Path, job: TrainingJob, on_step: OnStep):
+    def __init__(self, source: Path, job: TrainingJob | SftJob, on_step: OnStep):
         self.source, self.on_step = source, on_step
         self.target = job.folder / "metrics.jsonl"
         self.offset = 0
@@ -181,7 +186,7 @@ class MetricsTail:
                 yield json.loads(line)
 
 
-def _explain(job: TrainingJob, error: Exception, failures_file: Path, cluster: RayCluster) -> str:
+def _explain(job: TrainingJob | SftJob, error: Exception, failures_file: Path, cluster: RayCluster) -> str:
     """What failed, where to read more, and the first real error last."""
     cause = failures.first(failures_file)
     found = cause["error"] if cause else _last_error_line(cluster.logs) or _short(error)

@@ -50,7 +50,7 @@ def small_config(folder: Path, **changes) -> Path:
         "name": "small", "student": str(DEMO / "student"), "domains": domains, "training": training,
         "objective": {"reward_scale": 1.25, "estimator": "full"},
         "hardware": {"device": "cpu"}, "evaluation": {"samples_per_problem": 2},
-        "baselines": ["average", "opd", {"kind": "grpo", "samples_per_prompt": 4}, "ties"],
+        "baselines": ["average", "opd", "sft", {"kind": "grpo", "samples_per_prompt": 4}, "ties", "oracle"],
         "tracking": ["tensorboard", "wandb"], **changes,
     }  # fmt: skip
     path = folder / f"{config['name']}.yaml"
@@ -111,7 +111,8 @@ def check_artefacts(run: Path) -> None:
     roles = {name: model["role"] for name, model in report["models"].items()}
     assert roles == {
         "base": "base", "math-teacher": "teacher", "code-teacher": "teacher", "student": "student",
-        "average": "baseline", "opd": "baseline", "grpo": "baseline", "ties": "baseline",
+        "average": "baseline", "opd": "baseline", "grpo": "baseline", "ties": "baseline", "sft": "baseline",
+        "oracle": "baseline",
     }  # fmt: skip
     for model in report["models"].values():
         assert (
@@ -132,6 +133,9 @@ def check_artefacts(run: Path) -> None:
     assert weights(run / "baselines" / "opd") != weights(run / "student")
     grpo = [json.loads(line) for line in (run / "metrics.grpo.jsonl").read_text().splitlines()]
     assert [line["step"] for line in grpo] == [1, 2, 3, 4, 5, 6] and "task_reward" in grpo[-1]
+    sft = [json.loads(line) for line in (run / "metrics.sft.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in sft] == [1, 2, 3, 4, 5, 6] and all(line["loss"] > 0 for line in sft)
+    assert weights(run / "baselines" / "sft") not in (weights(run / "student"), weights(DEMO / "student"))
     for name in ("config.yaml", "plan.json", "prompts/train.parquet", "report.html", "report.md",
                  "manifest.json", "student/README.md", "samples/student/math_heldout.jsonl",
                  "samples/student/code_heldout.evalplus.jsonl",

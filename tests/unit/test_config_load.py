@@ -98,6 +98,7 @@ def test_baselines_by_name_or_block(write):
     names = [
         "opd",
         "interpolation",
+        "sft",
         "grpo",
         "average",
         "task_arithmetic",
@@ -108,11 +109,11 @@ def test_baselines_by_name_or_block(write):
     ]
     loaded = load_config(write(GOOD), [f"baselines=[{', '.join(names)}]"])
     assert [baseline.kind for baseline in loaded.config.baselines] == names
-    opd, between, grpo, average, arithmetic, ties, dare, extrapolation, oracle = loaded.config.baselines
+    opd, between, sft, grpo, average, arithmetic, ties, dare, extrapolation, oracle = loaded.config.baselines
     assert (opd.reward_scale, between.reward_scale) == (1.0, 0.5)
     assert loaded.config.distilled_baselines() == (opd, between) and loaded.config.compares_oracle()
     assert oracle not in loaded.config.model_baselines()
-    assert loaded.config.trained_baselines() == (opd, between, grpo) and grpo.samples_per_prompt == 8
+    assert loaded.config.trained_baselines() == (opd, between, sft, grpo) and grpo.samples_per_prompt == 8
     assert loaded.config.weight_baselines() == (average, arithmetic, ties, dare, extrapolation)
     assert (arithmetic.scale, ties.density, ties.scale) == (1.0, 0.2, 1.0)
     assert (dare.drop_rate, dare.scale, dare.seed, extrapolation.factor) == (0.9, 1.0, 42, 1.25)
@@ -131,6 +132,7 @@ def test_the_json_schema_takes_names_and_blocks():
     kinds = [
         "opd",
         "interpolation",
+        "sft",
         "grpo",
         "average",
         "task_arithmetic",
@@ -289,8 +291,8 @@ def test_several_mistakes_are_several_messages(write):
         (
             "baselines=[averag]",
             "--set baselines=[averag]: baselines[0].kind: unknown kind 'averag'; did you mean 'average'? "
-            "valid kinds: opd, interpolation, grpo, average, task_arithmetic, ties, dare, extrapolation, "
-            "oracle",
+            "valid kinds: opd, interpolation, sft, grpo, average, task_arithmetic, ties, dare, "
+            "extrapolation, oracle",
         ),
         (
             "baselines=[opd, {kind: ties, densty: 0.5}]",
