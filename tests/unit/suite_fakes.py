@@ -30,6 +30,7 @@ class Bench:
         self.digest = "problems"
         self.max_tokens = 16
         self.settings = Evaluation(samples_per_problem=2)
+        self.samples_of: dict[str, int] = {}
         self.hardware = Hardware(device="cpu")
         self.versions: dict[str, str] = {}
         self.verdict: Verdict | Exception = Verdict.PASS
@@ -76,7 +77,14 @@ class Bench:
     def evaluate(
         self, names: tuple[str, ...] = ("bench",), extra: list[suite.ModelUnderTest] | None = None
     ) -> dict[tuple[str, str], list[Sample]]:
-        benchmarks = [("maths", MathBenchmark(kind="math", name=name, path=Path("unused"))) for name in names]
+        asked = self.samples_of
+        benchmarks = [
+            (
+                "maths",
+                MathBenchmark(kind="math", name=n, path=Path("unused"), samples_per_problem=asked.get(n)),
+            )
+            for n in names
+        ]
         return suite.evaluate(
             [suite.ModelUnderTest("m", self.model, "base"), *(extra or [])],
             benchmarks,

@@ -44,6 +44,18 @@ def test_without_greedy_only_sampled_answers(bench: Bench) -> None:
     ]
 
 
+def test_a_benchmark_may_ask_for_its_own_number_of_answers(bench: Bench) -> None:
+    bench.samples_of = {"more": 5}
+    results = bench.evaluate(("bench", "more"))
+    sampled = {
+        name: [s.index for s in results["m", name] if s.mode == "sampled"] for name in ("bench", "more")
+    }
+    assert sampled == {"bench": [0, 1] * 3, "more": [0, 1, 2, 3, 4] * 3}
+    assert [event[-1] for event in bench.events if event[0] == "progress"][-1] == 18
+    bench.samples_of = {}  # other answers are asked for: those that are stored do not count
+    assert len(bench.evaluate(("more",))["m", "more"]) == 9
+
+
 def test_results_follow_the_order_of_the_arguments(bench: Bench) -> None:
     other = [ModelUnderTest("a", bench.make_model("other"), "teacher", "maths")]
     results = bench.evaluate(("z", "b"), other)

@@ -1,0 +1,165 @@
+"""The baseline `sft`: which answers it is trained on, in which tokens, by which settings of verl."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+
+from configs.load import load_config
+from configs.schema import Hardware
+from eval.records import Completion
+from merging import run as run_module
+from merging import sft
+from merging.preflight import preflight
+from merging.run_folder import RunFolder
+from tests.unit.model_copies import STUDENT
+from tests.unit.tiny_model import sum_rows, write_config, write_jsonl
+from trainer.sft import SftJob, sft_config
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run whose prompts are written: two steps of four prompts, two rollouts each, of two domains."""
+    for name in ("math", "code"):
+        rows = [{**row, "prompt": f"{name} {row['prompt']}"} for row in sum_rows(4)]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    domain = {"expert": {"kind": "model", "path": str(STUDENT)}, "reward": "exact"}
+    config = {
+        "name": "demo", "student": str(STUDENT), "registry": "home", "hardware": {"device": "cpu"},
+        "domains": {
+            name: {**domain, "prompts": {"kind": "file", "path": f"{name}.jsonl"}}
+            for name in ("math", "code")
+        },
+        "training": {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2, "max_prompt_tokens": 24,
+                     "max_response_tokens": 16, "seed": 7, "learning_rate": 3e-4},
+        "baselines": ["sft"],
+    }  # fmt: skip
+    loaded = load_config(write_config(tmp_path, config))
+    found = preflight(loaded, tmp_path / "run")
+    opened = RunFolder.open(tmp_path / "run", loaded, found)
+    run_module.write_prompts(opened, found)
+    return opened
+
+
+class FakeGenerator:
+    """Answers with the model's name; the second answer to a prompt is cut off."""
+
+    asked: list = []  # noqa: RUF012
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def generate(self, model, problems, **how):
+        how.pop("on_progress")(len(problems))
+        self.asked.append((model.name, len(problems), how))
+        return {p.id: [Completion(f"{model.name[0]}1", 3, i == 0) for i in range(how["n"])] for p in problems}
+
+
+def test_every_prompt_is_answered_by_its_own_teacher(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(FakeGenerator, "asked", [])
+    monkeypatch.setattr("eval.generate.Generator", FakeGenerator)
+    teachers = [SimpleNamespace(domain=d, model_path=f"/experts/{d}") for d in ("math", "code")]
+    sft.write_answers(folder, teachers, tmp_path / "answers.parquet")
+    how = {"mode": "sampled", "n": 2, "temperature": 1.0, "seed": 7, "max_tokens": 16}
+    assert FakeGenerator.asked == [("math", 4, how), ("code", 4, how)]
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(STUDENT)
+    rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    prompts = pq.read_table(folder.prompts_file).to_pylist()
+    assert [row["teacher"] for row in rows] == [row["teacher"] for row in prompts for _ in range(2)]
+    for place, row in enumerate(rows):
+        given = tokenizer.apply_chat_template(
+            prompts[place // 2]["prompt"], add_generation_prompt=True, tokenize=False
+        )
+        assert tokenizer.decode(row["prompt_ids"]) == given
+        finished = place % 2 == 0
+        assert tokenizer.decode(row["response_ids"], skip_special_tokens=True) == f"{row['teacher'][0]}1"
+        assert (row["response_ids"][-1] == tokenizer.eos_token_id) == finished
+        assert tokenizer.eos_token_id not in row["response_ids"][:-1]
+
+
+def test_the_loss_is_on_the_answer_alone(tmp_path):
+    import pyarrow as pa
+
+    from trainer.sft_runner import TokenRows
+
+    row = {"prompt_ids": [5, 6, 7], "response_ids": [8, 1]}
+    pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "rows.parquet")
+    rows = TokenRows([tmp_path / "rows.parquet"])
+    assert len(rows) == 2 and len(TokenRows([tmp_path / "rows.parquet"], max_samples=1)) == 1
+    item = {name: value.tolist() for name, value in rows[0].items()}
+    assert item == {
+        "input_ids": [5, 6, 7, 8, 1], "position_ids": [0, 1, 2, 3, 4], "loss_mask": [0, 0, 0, 1, 1],
+    }  # fmt: skip
+
+
+def test_it_has_the_merges_steps_sequences_and_optimizer(folder):
+    job = sft.sft_job(folder.config, Path("rows"), folder.path / "sft", "sft")
+    assert (job.steps, job.rows_per_step, job.learning_rate, job.seed) == (2, 8, 3e-4, 7)
+    assert job.model_path == folder.config.student and job.checkpoints == folder.path / "sft" / "checkpoints"
+
+
+def job(**changes) -> SftJob:
+    plain = SftJob("sft", "/student", Path("/rows"), Path("/work"), 6, 8, 1e-4, 2, 3, Hardware(device="cpu"))
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "key"),
+    [
+        ("steps", 9, "trainer.total_training_steps"),
+        ("save_every", 5, "trainer.save_freq"),
+        ("rows_per_step", 16, "data.train_batch_size"),
+        ("model_path", "/other", "model.path"),
+        ("learning_rate", 2e-5, "optim.lr"),
+        ("warmup_steps", 4, "optim.lr_warmup_steps"),
+        ("schedule", "cosine", "optim.lr_scheduler_type"),
+        ("weight_decay", 0.2, "optim.weight_decay"),
+        ("gradient_clip", 0.5, "optim.clip_grad"),
+        ("seed", 11, "engine.seed"),
+    ],
+)
+def test_every_field_reaches_verl(field, value, key):
+    from omegaconf import OmegaConf
+
+    plain, changed = (sft_config(j, "name") for j in (job(), job(**{field: value})))
+    assert OmegaConf.select(changed, key) == value != OmegaConf.select(plain, key)
+
+
+def test_hardware_reaches_verl():
+    one = Hardware(device="cpu", tokens_per_device=77)
+    eight = Hardware(device="cuda", gpus=4, nodes=2, ray_address="x")
+    cpu, cuda = (sft_config(job(hardware=hardware), "name") for hardware in (one, eight))
+    assert cpu.data.max_token_len_per_gpu == 77 and cpu.model.external_lib == "trainer.cpu_engines"
+    assert (cuda.trainer.n_gpus_per_node, cuda.trainer.nnodes, cuda.trainer.device) == (4, 2, "cuda")
+    assert cuda.model.external_lib is None and cuda.engine.strategy == cpu.engine.strategy == "fsdp2"
+
+
+def test_no_key_is_unknown_to_verl():
+    """A key that verl does not read would be an option that does nothing."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    from trainer import sft as module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        known = compose(config_name="sft_trainer_engine")
+    free = ("model.override_config.attn_implementation", "engine.mixed_precision.param_dtype")
+    for hardware in (Hardware(device="cpu"), Hardware(device="cuda")):
+        keys = {**module._training(job(), "name"), **module._device(job(hardware=hardware))}
+        unknown = [k for k in keys if OmegaConf.select(known, k, default="absent") == "absent"]
+        assert [key for key in unknown if key not in free] == []
