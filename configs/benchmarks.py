@@ -16,6 +16,7 @@ BENCHMARKS = (
     "hmmt25_feb",
     "hmmt25_nov",
     "humaneval_plus",
+    "livecodebench_v6",
     "math500",
     "mbpp_plus",
 )
@@ -31,7 +32,15 @@ class StandardBenchmark(Strict):
 
     kind: Literal["standard"]
     name: Literal[
-        "aime24", "aime25", "gsm8k", "hmmt25_feb", "hmmt25_nov", "humaneval_plus", "math500", "mbpp_plus"
+        "aime24",
+        "aime25",
+        "gsm8k",
+        "hmmt25_feb",
+        "hmmt25_nov",
+        "humaneval_plus",
+        "livecodebench_v6",
+        "math500",
+        "mbpp_plus",
     ]
     path: Path | None = None
     """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""

@@ -16,6 +16,7 @@ STANDARD: dict[str, str] = {
     "hmmt25_feb": "eval.benchmarks.hmmt25_feb:open_task",
     "hmmt25_nov": "eval.benchmarks.hmmt25_nov:open_task",
     "humaneval_plus": "eval.benchmarks.humaneval_plus:open_task",
+    "livecodebench_v6": "eval.benchmarks.livecodebench_v6:open_task",
     "math500": "eval.benchmarks.math500:open_task",
     "mbpp_plus": "eval.benchmarks.mbpp_plus:open_task",
 }

@@ -1,7 +1,10 @@
 """Every benchmark grades right, wrong, broken and truncated answers, names its source, pins its content."""
 
+import base64
 import gzip
 import json
+import pickle
+import zlib
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,24 @@ FILES = {
     "humaneval_plus": "HumanEvalPlus.jsonl.gz",
     "mbpp_plus": "MbppPlus.jsonl.gz",
 }
+
+
+def contest_tests(*pairs, kind="stdin"):
+    """Tests in LiveCodeBench's own form."""
+    return json.dumps([{"input": given, "output": output, "testtype": kind} for given, output in pairs])
+
+
+def encoded(tests):
+    """As LiveCodeBench hides its private tests."""
+    return base64.b64encode(zlib.compress(pickle.dumps(tests))).decode()
+
+
+TWICE = "class Solution:\n    def twice(self, xs, k):\n        return sum(xs) + k, pow(sum(xs) + k, 1)\n"
+SUMS = (
+    "import sys\nfor line in sys.stdin.buffer.read().splitlines():\n"
+    "    print(sum(map(float, line.split())))\n"
+)
+
 MADE_UP = {
     "gsm8k": [
         {"question": "Ann has 400 pens and buys 600.", "answer": "400+600=<<400+600=1000>>1000\n#### 1,000"},
@@ -29,6 +50,25 @@ MADE_UP = {
     "hmmt25_nov": [
         {"problem_idx": 1, "answer": "\\frac{1}{2}", "problem_type": ["Algebra"], "problem": "Halve $1$."},
         {"problem_idx": 2, "answer": "7", "problem_type": ["Algebra"], "problem": "Compute $3+4$."},
+    ],
+    "livecodebench_v6": [
+        {
+            "question_id": "1",
+            "question_content": "Return the sum of xs plus k, twice.",
+            "difficulty": "easy",
+            "starter_code": "class Solution:\n    def twice(self, xs: List[int], k: int) -> Tuple[int, int]:",
+            "metadata": json.dumps({"func_name": "twice"}),
+            "public_test_cases": contest_tests(("[1, 2]\n3", "[6, 6]"), kind="functional"),
+            "private_test_cases": encoded(contest_tests(("[]\n0", "[0, 0]"), kind="functional")),
+        },
+        {
+            "question_id": "2",
+            "question_content": "Print the sum of each line.",
+            "starter_code": "",
+            "public_test_cases": contest_tests(("1 2\n3\n", "3\n3\n")),
+            "metadata": "{}",
+            "private_test_cases": encoded(contest_tests(("0.5 0.5\n", "1\n"))),
+        },
     ],
     "math500": [
         {
@@ -116,10 +156,12 @@ def test_every_declared_benchmark_is_implemented():
 def test_right_wrong_broken_and_truncated(entry, tmp_path):
     task = open_benchmark(config_of(entry, tmp_path))
     problem = task.problems[0]
-    right = task.canonical(problem)
+    right = task.canonical(problem) if task.canonical else f"```python\n{TWICE}```"
     wrong = "\\boxed{123456789}"
     broken = "I do not know {[("
-    if entry in IS_CODE:
+    if entry == "livecodebench_v6":
+        wrong = right.replace("sum", "len")
+    elif entry in IS_CODE:
         name = problem.reference["entry_point"]
         wrong = "None\n" if entry == "append" else f"```python\ndef {name}(*args): return 'no'\n```"
     grades = task.grade(
@@ -152,6 +194,9 @@ def test_digest_follows_the_content(entry, tmp_path):
         field = "prompt"
     answer_field = "plus_input" if entry in IS_CODE else "answer"
     answer = [[[7]]] if entry in IS_CODE else "#### 7" if entry == "gsm8k" else 7
+    if entry == "livecodebench_v6":
+        field, answer_field = "question_content", "public_test_cases"
+        answer = contest_tests(("[1]\n3", "[4, 4]"), kind="functional")
     (tmp_path / "a").mkdir()
     original = open_benchmark(config_of(entry, tmp_path)).digest
     assert open_benchmark(config_of(entry, tmp_path / "a")).digest == original

@@ -221,7 +221,7 @@ MISTAKES = {
     "unknown benchmark": (
         ("[aime24", "[aime42"),
         "CONFIG:8: domains.math.benchmarks[0]: got the text 'aime42'; did you mean 'aime25'? valid values: "
-        "aime24, aime25, gsm8k, hmmt25_feb, hmmt25_nov, humaneval_plus, math500, mbpp_plus",
+        "aime24, aime25, gsm8k, hmmt25_feb, hmmt25_nov, humaneval_plus, livecodebench_v6, math500, mbpp_plus",
     ),
     "mapping expected": (
         ("{kind: file, path: data/a.jsonl}", "a.jsonl"),

@@ -1,0 +1,133 @@
+"""LiveCodeBench's problems in their published form: functions and stdin, hidden tests, hostile answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import zlib
+
+import pytest
+
+from configs.benchmarks import StandardBenchmark
+from configs.load import ConfigError
+from eval.benchmarks import livecodebench_v6 as lcb
+from eval.benchmarks import open_benchmark
+from eval.benchmarks.contest_program import lines_of
+from eval.records import Completion
+from eval.sandbox import SandboxError, SandboxResult
+from tests.contracts.test_benchmarks import MADE_UP, SUMS, TWICE, contest_tests, encoded, write_rows
+
+FUNCTION, STDIN = MADE_UP["livecodebench_v6"]
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def opened(*rows):
+        path = write_rows(tmp_path / "test6.jsonl", rows or (FUNCTION, STDIN))
+        return open_benchmark(StandardBenchmark(kind="standard", name="livecodebench_v6", path=path))
+
+    return opened
+
+
+def judged(task, place, *programs):
+    answers = [(task.problems[place], Completion(f"```python\n{p}\n```", 9, True)) for p in programs]
+    return task.grade(answers)
+
+
+def test_prompts_hold_the_starter_code_or_speak_of_standard_input(opened):
+    function, stdin = (problem.messages[0]["content"] for problem in opened().problems)
+    assert "def twice(self, xs: List[int], k: int)" in function and "standard input" not in function
+    assert "standard input" in stdin and "```" not in stdin
+
+
+def test_both_kinds_by_their_public_and_private_tests(opened):
+    task = opened()
+    grades = judged(
+        task, 0, TWICE, TWICE.replace("return", "return (6, 6) #"), TWICE.replace("twice", "once")
+    )
+    assert [grade.verdict for grade in grades] == ["pass", "fail", "fail"]
+    assert grades[1].detail.startswith("failed in test 1 of 2")  # the private one
+    sums = [
+        SUMS,
+        "while True:\n  try: print(sum(float(x) for x in input().split()))\n  except EOFError: break",
+    ]
+    wrong = ["print(3); print(3)", "print('3\\n3')\nexit()"]
+    guarded = "def main():\n    exec(SOURCE)\nif __name__ == '__main__':\n    main()\n    raise SystemExit(0)"
+    guarded = f"SOURCE = {SUMS!r}\n{guarded}"
+    grades = judged(task, 1, *sums, guarded, *wrong)
+    assert [grade.verdict for grade in grades] == ["pass"] * 3 + ["fail"] * 2, grades
+
+
+def test_lines_are_compared_as_text_or_as_numbers():
+    assert lines_of("1.0 2\n\n") == lines_of(" 1 2.00 ") == [["1", "2"]]
+    assert lines_of("1 a") == ["1 a"] != lines_of("1.0 a")
+    assert lines_of("nan") == ["nan"] and lines_of("0.1") != lines_of("0.10001")
+    assert lines_of("1\n2") != lines_of("1 2")
+
+
+@pytest.mark.parametrize(
+    ("program", "detail"),
+    [
+        ("while True: pass", "timeout"),
+        ("x = [0] * 10**10", "MemoryError"),
+        ("import socket; socket.create_connection(('127.0.0.1', 1))", "PermissionError"),
+        ("open('test6.jsonl', 'w').write('3')", "failed"),
+        ("import os; os._exit(0)", "crashed"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("def f(:", "SyntaxError"),
+    ],
+)
+def test_hostile_and_broken_programs_fail(opened, monkeypatch, program, detail):
+    monkeypatch.setattr(lcb, "TEST_SECONDS", 1.0)
+    (grade,) = judged(opened(), 1, program)
+    assert grade.verdict == "fail" and detail in grade.detail, grade
+
+
+def test_a_slow_machine_is_tried_once_more_and_a_broken_sandbox_is_unscored(opened, monkeypatch):
+    slow, passed = SandboxResult("timeout", 0, 1, "late"), SandboxResult("passed", 1, 1, "")
+    for replies, verdict in (([slow, passed, passed], "pass"), ([slow, slow], "fail")):
+        left = list(replies)
+        monkeypatch.setattr(lcb, "run_tests", lambda *_, left=left: left.pop(0))
+        assert judged(opened(), 1, SUMS)[0].verdict == verdict and not left
+
+    def broken(*_):
+        raise SandboxError("no seccomp here")
+
+    monkeypatch.setattr(lcb, "run_tests", broken)
+    (grade,) = judged(opened(), 1, SUMS)
+    assert (grade.verdict, grade.detail) == ("unscored", "no seccomp here")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (os.system, ("touch /tmp/protege-was-run",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"private_test_cases": base64.b64encode(zlib.compress(pickle.dumps(Hostile()))).decode()}, "system"),
+        ({"private_test_cases": "not base64"}, "problem '2': its tests cannot be read"),
+        ({"private_test_cases": "[]", "public_test_cases": "[]"}, "no test"),
+        ({"public_test_cases": contest_tests(("1", "1"), kind="functional")}, "test types"),
+        (
+            {"public_test_cases": contest_tests(("1", "1"), kind="functional"), "private_test_cases": "[]"},
+            "None",
+        ),
+        ({"question_content": None}, "'question_content'"),
+        ({"question_id": "1"}, "ids must be unique"),
+    ],
+)
+def test_problems_that_cannot_be_judged_are_refused(opened, change, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        opened(FUNCTION, {**STDIN, **change})
+    assert "livecodebench_v6" in str(refusal.value) and not os.path.exists("/tmp/protege-was-run")
+
+
+def test_private_tests_may_be_plain_json(opened):
+    plain = opened(FUNCTION, {**STDIN, "private_test_cases": contest_tests(("0.5 0.5\n", "1\n"))})
+    assert plain.digest == opened().digest
+    other = opened(FUNCTION, {**STDIN, "private_test_cases": encoded(contest_tests(("2\n", "2\n")))})
+    assert other.digest != plain.digest and json.dumps(other.source)
