@@ -57,12 +57,13 @@ def train(
     for key, value in tracking_keys(cluster.trackers, job.name).items():
         _add(config, key, value)
     metrics = MetricsTail(Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl", job, on_step)
+    engines = EngineErrors(cluster.logs)
     try:
-        _wait(launch_sft(config) if supervised else _launch(config), metrics, cluster)
+        _wait(launch_sft(config) if supervised else _launch(config), metrics, engines)
     except TrainingHalted:
         raise
     except Exception as error:
-        raise RunFailed(_explain(job, error, failures_file, cluster)) from error
+        raise RunFailed(_explain(job, error, failures_file, cluster, engines)) from error
     if (reached := last_checkpoint(job.checkpoints)) != job.steps:
         raise RunFailed(f"{job.name}: verl ended without an error at step {reached} of {job.steps}")
 
@@ -134,11 +135,11 @@ def _check_cpu_platform() -> None:
         raise RuntimeError("verl did not load the plug-in `protege_cpu`; `protege doctor` tells why")
 
 
-def _wait(launched, metrics: MetricsTail, cluster: RayCluster) -> None:
+def _wait(launched, metrics: MetricsTail, engines: EngineErrors) -> None:
     import ray
 
     runner, result = launched
-    parts, engines = PartsWatch(), EngineErrors(cluster.logs)
+    parts = PartsWatch()
     next_look = 0.0
     try:
         while True:
@@ -186,14 +187,26 @@ class MetricsTail:
                 yield json.loads(line)
 
 
-def _explain(job: TrainingJob | SftJob, error: Exception, failures_file: Path, cluster: RayCluster) -> str:
+def _explain(
+    job: TrainingJob | SftJob,
+    error: Exception,
+    failures_file: Path,
+    cluster: RayCluster,
+    engines: EngineErrors,
+) -> str:
     """What failed, where to read more, and the first real error last."""
     cause = failures.first(failures_file)
     found = cause["error"] if cause else _last_error_line(cluster.logs) or _short(error)
+    if ENGINE_DID_NOT_START in found:
+        found = engines.first() or found
     log = job.folder / "log.txt"
     log.write_text(_collected_logs(cluster.logs), encoding="utf-8")
     what = f"{job.name} stopped: {_short(error)}"
     return f"{what}\n  more in {log}\n  first error: {found}"
+
+
+ENGINE_DID_NOT_START = "See root cause above"
+"""vLLM's words where an engine's process failed at its start; why stands in the engine's own log only."""
 
 
 def _short(error: Exception) -> str:

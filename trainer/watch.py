@@ -91,10 +91,15 @@ class EngineErrors:
     def __post_init__(self):
         self.offsets = {file: file.stat().st_size for file in self.logs.glob("worker-*")}
 
-    def lasting(self) -> str | None:
-        """The first engine error, once it is `GRACE_SECONDS` old; None before and where there is none."""
+    def first(self) -> str | None:
+        """The first engine error that was logged since this follower was made; None where there is none."""
         if self.found is None:
             self._read()
+        return None if self.found is None else self.found[0]
+
+    def lasting(self) -> str | None:
+        """The first engine error, once it is `GRACE_SECONDS` old; None before and where there is none."""
+        self.first()
         if self.found is not None and time.monotonic() - self.found[1] >= GRACE_SECONDS:
             return self.found[0]
         return None

@@ -295,7 +295,7 @@ def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_tea
     files = {file.name for file in (home / "experts" / adapter["id"] / "model").iterdir()}
     assert "adapter_config.json" in files and "model.safetensors" not in files
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    # without the adapter teacher and reference would be one model, read by one engine: the difference exactly 0
+    # without the adapter, teacher and reference would be one model in one engine: the difference exactly 0
     assert first["teacher/math/implicit_reward"] != 0
 
     report = json.loads((run / "report.json").read_text())

@@ -25,6 +25,7 @@ from trainer.run import (
     train,
     wall_seconds,
 )
+from trainer.watch import EngineErrors
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -172,19 +173,42 @@ def test_the_explanation_ends_with_the_first_real_error(tmp_path):
     logs.mkdir()
     worker_log(logs, "worker-1.err", TRACEBACK.format(error="ValueError: from the log"), 100)
     cluster, failed = RayCluster(logs, "mark"), tmp_path / "failures.jsonl"
-    end = RuntimeError("ray::Foo (pid 3) died")
-    text = _explain(job(tmp_path), end, failed, cluster)
+    end, engines = RuntimeError("ray::Foo (pid 3) died"), EngineErrors(logs)
+    text = _explain(job(tmp_path), end, failed, cluster, engines)
     assert text.splitlines()[0] == "merge stopped: ray::Foo (pid 3) died"
     assert text.splitlines()[-1] == "  first error: ValueError: from the log"
     assert "ValueError: from the log" in (tmp_path / "log.txt").read_text()
     failures.record(failed, "rollout", KeyError("the cause"))
     failures.record(failed, "trainer", RuntimeError("1 rollouts failed"))
-    assert _explain(job(tmp_path), end, failed, cluster).endswith("first error: KeyError: 'the cause'")
+    text = _explain(job(tmp_path), end, failed, cluster, engines)
+    assert text.endswith("first error: KeyError: 'the cause'")
+
+
+def test_an_engine_that_did_not_start_is_explained_by_its_own_log(tmp_path):
+    """The lines are an H100's, whose environment lacked a package."""
+    old = tmp_path / "worker-0.err"
+    old.write_text("(Worker pid=3) ERROR 11-26 16:30:00 [x.py:1] ValueError: of an earlier training\n")
+    engines = EngineErrors(tmp_path)
+    vague = "Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    failures.record(tmp_path / "failures.jsonl", "trainer", RuntimeError(vague))
+    explain = (job(tmp_path), RuntimeError(vague), tmp_path / "failures.jsonl", RayCluster(tmp_path, "mark"))
+    assert _explain(*explain, engines).endswith(f"first error: RuntimeError: {vague}")
+    before = "(Worker pid=3254) ERROR 11-26 16:35:27 [multiproc_executor.py:898] "
+    lines = ["Traceback (most recent call last):", "    from flashinfer import ("]
+    lines.append("ModuleNotFoundError: No module named 'flashinfer'")
+    (tmp_path / "worker-1.err").write_text("".join(f"{before}{line}\n" for line in lines))
+    text = _explain(*explain, engines)
+    assert text.endswith("first error: ModuleNotFoundError: No module named 'flashinfer'")
 
 
 def test_without_any_log_the_end_itself_is_the_error(tmp_path):
+    nowhere = tmp_path / "no"
     text = _explain(
-        job(tmp_path), RuntimeError("gone"), tmp_path / "none", RayCluster(tmp_path / "no", "mark")
+        job(tmp_path),
+        RuntimeError("gone"),
+        tmp_path / "none",
+        RayCluster(nowhere, "mark"),
+        EngineErrors(nowhere),
     )
     assert text.endswith("first error: gone")
 
