@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from configs.experts import RLExpert
-from configs.load import registry_root
 from merging.preflight import Preflight
 from merging.progress import bar, grpo_text, say
 from merging.run_folder import RunFolder
 from teachers.build import ExpertOrder, build_expert, find_expert
-from teachers.registry import ExpertRecord, Registry
+from teachers.registry import ExpertRecord, Registry, open_registry
 from trainer.run import last_checkpoint
 
 if TYPE_CHECKING:
@@ -32,18 +31,26 @@ def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
 def build_or_find(
     folder: RunFolder, found: Preflight, cluster: Cluster
 ) -> Iterator[tuple[str, ExpertRecord | None]]:
-    """Yields (domain, record); the record is None for the user's own model."""
-    registry = Registry(registry_root(folder.config.registry))
+    """Yields (domain, record); the record is None for the user's own model.
+
+    Raises ConfigError for an expert of the registry whose files are not those recorded.
+    """
+    registry = open_registry(folder.config.registry)
     ordered = orders(folder.config, found)
     for domain in folder.config.domains:
         if domain not in ordered:
-            yield domain, None
+            record = found.registered.records.get(domain)  # checked by preflight
+            if record is not None:
+                registry.note_use(record.id, folder.path)
+            yield domain, record
             continue
         record = find_expert(registry, ordered[domain])
         if record is not None:
             say(f"expert {domain}: found in the registry ({record.id})")
+            registry.check(registry.fetch(record))
         else:
             record = _build(folder, registry, ordered[domain], cluster)
+        registry.note_use(record.id, folder.path)
         yield domain, record
 
 

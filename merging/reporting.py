@@ -8,17 +8,15 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.load import registry_root
 from configs.objective import ModelReference
 from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
 from merging.reward_scales import read_choices
 from merging.weights import options
-from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
-from teachers.registry import Registry, record_json
+from teachers.registry import open_registry, record_json
 from trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -105,11 +103,11 @@ def _write_programs(folder: RunFolder, tasks: list[tuple[str, BenchmarkTask]], s
 
 
 def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[str, float]]]:
-    registry = Registry(registry_root(folder.config.registry))
+    registry = open_registry(folder.config.registry)
     curves = {}
     for teacher in teachers:
         if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
-            curves[f"expert {teacher.domain}"] = read_learning_curve(record)
+            curves[f"expert {teacher.domain}"] = registry.curve(record)
     curves["merge"] = folder.read_metrics("merge")
     for baseline in folder.config.trained_baselines():
         curves[f"baseline {baseline.kind}"] = folder.read_metrics(baseline.kind)
@@ -151,7 +149,7 @@ def _notes(folder: RunFolder) -> list[str]:
 
 def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
     """What the run was and made; its presence says that the run is complete."""
-    registry = Registry(registry_root(folder.config.registry))
+    registry = open_registry(folder.config.registry)
     records = [registry.find(t.record_id) for t in teachers if t.record_id is not None]
     return {
         "run": folder.config.name,
