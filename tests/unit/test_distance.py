@@ -1,4 +1,4 @@
-"""How far an expert is from its base: by hand, for files in pieces, for adapters, and where it cannot be said."""
+"""How far an expert is from its base: by hand, in pieces, for adapters, and where it cannot be said."""
 
 from __future__ import annotations
 
