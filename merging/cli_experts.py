@@ -43,7 +43,9 @@ def _load(config: Path, overrides: list[str] | None, place: str | None) -> Loade
         return loaded
     from configs.load import registry_place
 
-    chosen = loaded.config.model_copy(update={"registry": registry_place(place)})
+    found = registry_place(place)
+    found = found.absolute() if isinstance(found, Path) else found
+    chosen = loaded.config.model_copy(update={"registry": found})
     return dataclasses.replace(loaded, config=chosen)
 
 

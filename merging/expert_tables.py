@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -84,7 +84,7 @@ def print_imported(record: ExpertRecord) -> None:
         ("from", record.source or NOT_RECORDED),
         ("fits the student", "tokenizer, EOS and chat template are the same"),
         ("distance from base", distance(record)),
-        *_scores(record, with_base=True),
+        *_scores(record),
         ("size", size(record.size_bytes)),
         ("folder", record.path),
     ]
@@ -121,7 +121,7 @@ def _rows(record: ExpertRecord) -> list[tuple[str, str]]:
         ("chat template", _said(facts.get("chat_template_sha256"))),
         *(_training(record, reward, seconds) if built else []),
         ("distance from base", distance(record)),
-        *_scores(record, with_base=True),
+        *_scores(record),
         ("size", size(record.size_bytes)),
         ("files", _said(None if record.files is None else ", ".join(record.files))),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
@@ -144,17 +144,24 @@ def _training(record: ExpertRecord, reward: str | None, seconds: str | None) -> 
     ]
 
 
-def _scores(record: ExpertRecord, with_base: bool) -> Iterator[tuple[str, str]]:
+def _scores(record: ExpertRecord) -> Iterator[tuple[str, str]]:
     if record.evaluation is None:
         yield "accuracy", NOT_MEASURED
         return
+    settings = record.evaluation_settings or {}
+    yield "evaluated with", _said(", ".join(f"{k} {v}" for k, v in settings.items() if v != {}) or None)
     for name, score in record.evaluation.items():
         yield "accuracy", sentence(name, score)
-        if with_base and score.get("base"):
+        if score.get("base"):
             yield "  its base", sentence(name, score["base"])
-            lo, hi = score["difference_interval"]
-            points = f"{100 * score['difference']:+.1f} points"
-            yield "  difference", f"{points} (95% interval {100 * lo:+.1f} to {100 * hi:+.1f})"
+            yield "  difference", _difference(score)
+
+
+def _difference(score: Mapping[str, Any]) -> str:
+    if score["difference"] is None:
+        return NOT_MEASURED
+    lo, hi = (100 * end for end in score["difference_interval"])
+    return f"{100 * score['difference']:+.1f} points (95% interval {lo:+.1f} to {hi:+.1f})"
 
 
 def _said(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from configs.experts import RLExpert
@@ -11,10 +12,12 @@ from merging.progress import bar, grpo_text, say
 from merging.run_folder import RunFolder
 from teachers.build import ExpertOrder, build_expert, find_expert
 from teachers.registry import ExpertRecord, Registry, open_registry
+from trainer.errors import RunFailed
 from trainer.run import last_checkpoint
 
 if TYPE_CHECKING:
     from merging.cluster import Cluster
+    from merging.run import Teacher
 
 
 def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
@@ -52,6 +55,34 @@ def build_or_find(
             record = _build(folder, registry, ordered[domain], cluster)
         registry.note_use(record.id, folder.path)
         yield domain, record
+
+
+def record_scores(folder: RunFolder, teachers: list[Teacher], samples: Mapping) -> None:
+    """Keeps what the evaluation found of each registry expert on its domain's benchmarks, where its record
+    has no scores yet. A registry that cannot be written stays as it is, with a warning."""
+    from teachers.evaluation import scores, settings, without_base
+    from teachers.fingerprint import fingerprint
+
+    registry = open_registry(folder.config.registry)
+    names = folder.teacher_names()
+    for teacher in teachers:
+        benchmarks = [benchmark.name for benchmark in folder.config.domains[teacher.domain].benchmarks]
+        record = None if teacher.record_id is None else registry.find(teacher.record_id)
+        if (
+            not benchmarks
+            or record is None
+            or record.evaluation is not None
+            or record.domain != teacher.domain
+        ):
+            continue
+        own, base = ({b: samples[name, b] for b in benchmarks} for name in (names[teacher.domain], "base"))
+        found = scores(own, base, folder.config.evaluation.seed)
+        if record.base_sha256 != fingerprint(folder.config.student).weights_sha256:
+            found = without_base(found)  # the run's base is not what this expert was made from
+        try:
+            registry.update(replace(record, evaluation=found, evaluation_settings=settings(folder.config)))
+        except (OSError, RunFailed) as error:
+            say(f"warning: the scores of expert {record.id} could not be kept in its record: {error}")
 
 
 def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: Cluster) -> ExpertRecord:

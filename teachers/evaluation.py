@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eval.compare import compare, summarise
 
 if TYPE_CHECKING:
+    from configs.schema import MergeConfig
     from eval.records import Sample
 
 Scores = dict[str, dict[str, Any]]
@@ -51,6 +52,24 @@ def _paired(ours: Sequence[Sample], theirs: Sequence[Sample], seed: int) -> dict
         "difference": result.difference if measured else None,
         "difference_interval": [result.lo, result.hi] if measured else None,
     }
+
+
+def settings(config: MergeConfig) -> dict[str, Any]:
+    """What the scores depend on besides model and benchmark."""
+    own = config.evaluation
+    return {
+        "samples_per_problem": own.samples_per_problem,
+        "temperature": own.temperature,
+        "seed": own.seed,
+        "max_response_tokens": config.evaluation_tokens(),
+        "chat_template": dict(config.chat_template),
+    }
+
+
+def without_base(found: Scores) -> Scores:
+    """The expert's own scores alone."""
+    own = ("accuracy", "n", "answers", "interval", "unscored")
+    return {name: {key: score[key] for key in own} for name, score in found.items()}
 
 
 def unmeasured(found: Scores) -> list[str]:

@@ -69,11 +69,12 @@ def import_expert(
         if record is None:
             _store(registry, order, candidate, identity, distance, measured)
             record = registry.publish(id)
-        elif record.evaluation is None and measured is not None:
-            record = replace(record, evaluation=measured)
-            registry.update(record)
         work.rmdir()
     assert record is not None
+    if record.evaluation is None and measured is not None:
+        settings = evaluation.settings(order.config)
+        record = replace(record, evaluation=measured, evaluation_settings=settings)
+        registry.update(record)
     return registry.fetch(record)
 
 
@@ -213,6 +214,7 @@ def _store(
             parent=registry.parent_of(candidate.base.weights_sha256),
             fingerprint=candidate.facts,
             evaluation=measured,
+            evaluation_settings=None if measured is None else evaluation.settings(order.config),
             distance=distance,
             size_bytes=expert_files.size(folder),
             files=expert_files.digests(folder),

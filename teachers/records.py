@@ -71,6 +71,8 @@ class ExpertRecord:
     evaluation: dict[str, dict[str, Any]] | None = None
     """By benchmark (`<name>@greedy` for greedy answers): accuracy, n problems, 95% interval, unscored
     answers, and, where it was measured, the base beside it; None: not measured."""
+    evaluation_settings: dict[str, Any] | None = None
+    """Number of samples, temperature, seed, length limit and chat template arguments of the evaluation."""
     distance: dict[str, Any] | None = None
     """How far its weights are from its base's, or why that was not measured (`not_measured`)."""
     size_bytes: int | None = None

@@ -148,8 +148,10 @@ class Registry:
         return self.find(id)
 
     def update(self, record: ExpertRecord) -> None:
-        """Writes an expert's record again."""
-        write_json(self.folder(record.id) / RECORD, record_json(record))
+        """Writes an expert's record again; one that was removed meanwhile stays away."""
+        with self._lock(record.id):
+            if (self.folder(record.id) / RECORD).exists():
+                write_json(self.folder(record.id) / RECORD, record_json(record))
 
     def remove(self, id: str) -> None:
         """Deletes an expert, and what a stopped build of it left; raises ConfigError while it is built."""

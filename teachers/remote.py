@@ -165,6 +165,15 @@ class RemoteRegistry(Registry):
                 (folder / RECORD).write_text(json.dumps(record_json(record), indent=2), encoding="utf-8")
         return record
 
+    def check(self, record: ExpertRecord) -> ExpertRecord:
+        """As of a local registry; a local copy that is damaged is fetched anew."""
+        try:
+            return super().check(record)
+        except ConfigError:
+            with self._lock(f"fetch-{record.id}"):
+                expert_files.remove_folder(self.folder(record.id))
+            return super().check(self.fetch(record))
+
     def curve(self, record: ExpertRecord) -> list[dict[str, float]]:
         if (Path(record.path) / LEARNING_CURVE).exists():
             return super().curve(record)
@@ -190,11 +199,11 @@ class RemoteRegistry(Registry):
         return local
 
     def update(self, record: ExpertRecord) -> None:
-        self.store.write_record(
-            record.id, json.dumps(record_json(record), indent=2, ensure_ascii=False) + "\n"
-        )
-        if self.folder(record.id).exists():
-            super().update(record)
+        if self.store.text(record.id) is not None:
+            self.store.write_record(
+                record.id, json.dumps(record_json(record), indent=2, ensure_ascii=False) + "\n"
+            )
+        super().update(record)
 
     def _remove(self, id: str) -> None:
         self.store.remove(id)

@@ -175,6 +175,17 @@ def test_a_changed_file_in_the_store_is_refused_by_verify_and_by_fetch(registry,
     assert list((other.root / "experts").iterdir()) == []
 
 
+def test_a_damaged_local_copy_is_fetched_anew(registry, elsewhere):
+    record, other = publish(registry), elsewhere()
+    local = other.fetch(other.show(record.id))
+    (Path(local.model_path) / "config.json").unlink()
+    assert other.check(local) == local and (Path(local.model_path) / "config.json").is_file()
+    other.store.fs.rm_file(path(registry, record, "model/config.json"))
+    (Path(local.model_path) / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"model/config.json is missing"):
+        other.check(local)
+
+
 def test_another_expert_of_the_same_id_replaces_the_local_copy(registry, elsewhere, tmp_path):
     record, other = publish(registry), elsewhere()
     other.fetch(other.show(record.id))
