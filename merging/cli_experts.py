@@ -163,7 +163,7 @@ def verify_expert(
         raise ConfigError("experts verify: give an ID, or --all")
     found = _registry(registry)
     problems: list[str] = []
-    for id in [record.id for record in found.list()] if expert is None else [expert]:
+    for id in found.ids() if expert is None else [expert]:
         try:
             record = found.verify(id)
         except ConfigError as error:
@@ -177,6 +177,8 @@ def verify_expert(
             typer.echo(f"{record.id}: intact{note}")
     if problems:
         raise ConfigError("\n".join(problems))
+    if every and not found.ids():
+        typer.echo(f"no experts in {found.place}")
 
 
 def _echo_json(value: object) -> None:
@@ -221,15 +223,15 @@ def remove_expert(
         _confirm(f"delete the stopped build {expert} in {found.root}", yes)
         typer.echo(f"{found.remove_building(expert)}: build removed")
         return
-    record = found.show(expert)
-    if (runs := found.uses(record.id)) and not used:
+    id = found.resolve(expert)  # also one whose record is damaged
+    if (runs := found.uses(id)) and not used:
         raise ConfigError(
-            f"expert {record.id} is read by {', '.join(map(str, runs))}, which could not be evaluated again "
+            f"expert {id} is read by {', '.join(map(str, runs))}, which could not be evaluated again "
             "without it; delete that folder first, or give --used"
         )
-    _confirm(f"delete expert {record.id} ({record.domain}, {record.kind}) from {found.place}", yes)
-    found.remove(record.id)
-    typer.echo(f"{record.id}: removed")
+    _confirm(f"delete expert {id} from {found.place}", yes)
+    found.remove(id)
+    typer.echo(f"{id}: removed")
 
 
 def _confirm(what: str, yes: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from configs.experts import RLExpert
+from configs.load import ConfigError
 from merging.preflight import Preflight
 from merging.progress import bar, grpo_text, say
 from merging.run_folder import RunFolder
@@ -59,30 +60,29 @@ def build_or_find(
 
 def record_scores(folder: RunFolder, teachers: list[Teacher], samples: Mapping) -> None:
     """Keeps what the evaluation found of each registry expert on its domain's benchmarks, where its record
-    has no scores yet. A registry that cannot be written stays as it is, with a warning."""
+    has no scores yet. A registry that cannot be read or written stays as it is, with a warning."""
+    for teacher in teachers:
+        try:
+            _record_scores(folder, teacher, samples)
+        except (OSError, RunFailed, ConfigError) as error:
+            say(f"warning: the scores of expert {teacher.record_id} could not be kept in its record: {error}")
+
+
+def _record_scores(folder: RunFolder, teacher: Teacher, samples: Mapping) -> None:
     from teachers.evaluation import scores, settings, without_base
     from teachers.fingerprint import fingerprint
 
-    registry = open_registry(folder.config.registry)
-    names = folder.teacher_names()
-    for teacher in teachers:
-        benchmarks = [benchmark.name for benchmark in folder.config.domains[teacher.domain].benchmarks]
-        record = None if teacher.record_id is None else registry.find(teacher.record_id)
-        if (
-            not benchmarks
-            or record is None
-            or record.evaluation is not None
-            or record.domain != teacher.domain
-        ):
-            continue
-        own, base = ({b: samples[name, b] for b in benchmarks} for name in (names[teacher.domain], "base"))
-        found = scores(own, base, folder.config.evaluation.seed)
-        if record.base_sha256 != fingerprint(folder.config.student).weights_sha256:
-            found = without_base(found)  # the run's base is not what this expert was made from
-        try:
-            registry.update(replace(record, evaluation=found, evaluation_settings=settings(folder.config)))
-        except (OSError, RunFailed) as error:
-            say(f"warning: the scores of expert {record.id} could not be kept in its record: {error}")
+    config, registry = folder.config, open_registry(folder.config.registry)
+    benchmarks = [benchmark.name for benchmark in config.domains[teacher.domain].benchmarks]
+    record = None if teacher.record_id is None else registry.find(teacher.record_id)
+    if not benchmarks or record is None or record.evaluation is not None or record.domain != teacher.domain:
+        return
+    name = folder.teacher_names()[teacher.domain]
+    own, base = ({each: samples[model, each] for each in benchmarks} for model in (name, "base"))
+    found = scores(own, base, config.evaluation.seed)
+    if record.base_sha256 != fingerprint(config.student).weights_sha256:
+        found = without_base(found)  # the run's base is not what this expert was made from
+    registry.update(replace(record, evaluation=found, evaluation_settings=settings(config)))
 
 
 def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: Cluster) -> ExpertRecord:

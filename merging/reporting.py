@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.load import registry_root
 from configs.objective import ModelReference
 from merging.alarms import read_alarms
 from merging.harness import ceilings
@@ -16,7 +17,7 @@ from merging.reward_scales import read_choices
 from merging.weights import options
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
-from teachers.registry import open_registry, record_json
+from teachers.registry import Registry, record_json
 from trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _write_programs(folder: RunFolder, tasks: list[tuple[str, BenchmarkTask]], s
 
 
 def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[str, float]]]:
-    registry = open_registry(folder.config.registry)
+    registry = Registry(registry_root(folder.config.registry))
     curves = {}
     for teacher in teachers:
         if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
@@ -149,7 +150,7 @@ def _notes(folder: RunFolder) -> list[str]:
 
 def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
     """What the run was and made; its presence says that the run is complete."""
-    registry = open_registry(folder.config.registry)
+    registry = Registry(registry_root(folder.config.registry))
     records = [registry.find(t.record_id) for t in teachers if t.record_id is not None]
     return {
         "run": folder.config.name,

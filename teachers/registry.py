@@ -71,17 +71,27 @@ class Registry:
         folder = self.folder(id)
         return self._read(folder) if (folder / RECORD).exists() else None
 
-    def show(self, id: str) -> ExpertRecord:
-        """The expert with this id or unique beginning of one; raises ConfigError where there is none."""
-        known = self.list()
-        matches = [record for record in known if record.id.startswith(id)]
-        matches = [record for record in matches if record.id == id] or matches
+    def ids(self) -> list[str]:
+        """Ids of all experts, sorted; their records may be damaged."""
+        return sorted(file.parent.name for file in (self.root / "experts").glob(f"[!.]*/{RECORD}"))
+
+    def resolve(self, id: str) -> str:
+        """The id that this is, or is the unique beginning of; raises ConfigError where there is none."""
+        known = self.ids()
+        matches = [id] if id in known else [each for each in known if each.startswith(id)]
         if len(matches) != 1:
-            ids = ", ".join(record.id for record in known) or "none"
             raise ConfigError(
-                f"expert {id!r}: {len(matches)} experts match in {self.place}; known experts: {ids}"
+                f"expert {id!r}: {len(matches)} experts match in {self.place}; known experts: "
+                f"{', '.join(known) or 'none'}"
             )
         return matches[0]
+
+    def show(self, id: str) -> ExpertRecord:
+        """The expert with this id or unique beginning of one; raises ConfigError where there is none."""
+        record = self.find(self.resolve(id))
+        if record is None:
+            raise ConfigError(f"expert {id!r}: was removed from {self.place} just now")
+        return record
 
     def parent_of(self, base_sha256: str) -> str:
         """Id of the oldest expert with these weights, else their digest."""

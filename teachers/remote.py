@@ -38,15 +38,19 @@ class RemoteStore:
     root: str
     """The URL's path as the file system spells it."""
 
-    def texts(self) -> dict[str, str]:
-        """Every record's text, by id."""
+    def ids(self) -> list[str]:
+        """Every expert with a record, sorted."""
         with self._told("cannot be read"):
             self.fs.invalidate_cache()
             if not self.fs.exists(f"{self.root}/experts"):
-                return {}
+                return []
             paths = self.fs.find(f"{self.root}/experts", maxdepth=2)
-            records = [path for path in paths if path.endswith(f"/{RECORD}")]
-            return {path.split("/")[-2]: self.fs.cat_file(path).decode() for path in records}
+            return sorted(path.split("/")[-2] for path in paths if path.endswith(f"/{RECORD}"))
+
+    def texts(self) -> dict[str, str]:
+        """Every record's text, by id."""
+        with self._told("cannot be read"):
+            return {id: self.fs.cat_file(self._path(id, RECORD)).decode() for id in self.ids()}
 
     def text(self, id: str, name: str = RECORD) -> str | None:
         """A small file of an expert, None where it is not there."""
@@ -137,6 +141,9 @@ class RemoteRegistry(Registry):
     def list(self) -> list[ExpertRecord]:
         found = [self._parsed(id, text) for id, text in self.store.texts().items()]
         return sorted(found, key=lambda record: record.created)
+
+    def ids(self) -> list[str]:
+        return self.store.ids()
 
     def find(self, id: str) -> ExpertRecord | None:
         text = self.store.text(id)

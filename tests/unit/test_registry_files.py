@@ -96,6 +96,23 @@ def test_a_damaged_record_is_named(registry, record):
     assert str(file) in refusal(registry.find, record.id)
 
 
+def test_a_damaged_record_hinders_no_other_expert_and_can_be_removed(registry, record):
+    other, place = store_whole(registry, {"x": 2}), ("--registry", registry.root)
+    (Path(record.path) / "record.json").write_text("{")
+    assert registry.show(other.id) == other
+    result = protege("experts", "verify", "--all", *place)
+    assert (result.code, result.out) == (2, f"{other.id}: intact\n") and "record.json: damaged" in result.err
+    assert protege("experts", "rm", record.id, "--yes", *place).code == 0
+    assert registry.list() == [other]
+
+
+def test_verify_all_of_nothing_says_so(registry):
+    assert (
+        protege("experts", "verify", "--all", "--registry", registry.root).out
+        == f"no experts in {registry.root}\n"
+    )
+
+
 def test_verify_all_names_every_broken_expert(registry, record):
     other, old = store_whole(registry, {"x": 2}), store_expert(registry, {"x": 3})
     place = ("--registry", registry.root)
