@@ -65,4 +65,15 @@ class AdapterExpert(Strict):
     student's own weights."""
 
 
-Expert = Annotated[RLExpert | ModelExpert | AdapterExpert, Field(discriminator="kind")]
+class RegisteredExpert(Strict):
+    """An expert of the registry, built or imported: a full model, or an adapter on the student."""
+
+    kind: Literal["registered"]
+    id: Annotated[str, Field(min_length=1)]
+    """Its id, or a beginning that only it has; `protege experts list` shows them."""
+    base: str | None = None
+    """The model that it was before its reinforcement learning, for `objective.reference: teacher_base`; by
+    default where its record says that this model is."""
+
+
+Expert = Annotated[RLExpert | ModelExpert | AdapterExpert | RegisteredExpert, Field(discriminator="kind")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -59,9 +60,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     return LoadedConfig(_validate(data, places, path), path, text, tuple(overrides))
 
 
-def registry_root(registry: Path | None = None) -> Path:
-    """Folder of built experts: the given one, else `$PROTEGE_HOME`, else `~/.protege`."""
-    return registry or Path(os.environ.get("PROTEGE_HOME") or "~/.protege").expanduser()
+HOME = "~/.protege"
+"""Registry, and local copies of remote ones, where nothing else is said."""
+
+
+def is_url(place: object) -> bool:
+    """Whether a registry is named by a URL, such as `s3://bucket/experts`, rather than by a folder."""
+    return isinstance(place, str) and "://" in place
+
+
+def registry_place(registry: Path | str | None = None) -> Path | str:
+    """Where the experts are: the given folder or URL, else `$PROTEGE_HOME`, else `~/.protege`."""
+    place = registry or os.environ.get("PROTEGE_HOME") or HOME
+    return str(place) if is_url(place) else Path(place).expanduser()
+
+
+def registry_root(registry: Path | str | None = None) -> Path:
+    """The registry's folder on this machine; for a URL that of its local copies, by the URL's digest."""
+    place = registry_place(registry)
+    if isinstance(place, Path):
+        return place
+    home = os.environ.get("PROTEGE_HOME") or HOME
+    digest = hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
+    return Path(HOME if is_url(home) else home).expanduser() / "remote" / digest
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -215,7 +236,8 @@ def _next_key(node: dict | list, dotted: str, where: str) -> tuple[str | int, st
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     """Make relative paths absolute, in place; values of a wrong type are left to the validation."""
-    _resolve(data, "registry", folder)
+    if not is_url(data.get("registry")):
+        _resolve(data, "registry", folder)
     _resolve_model(data, "student", folder)
     _resolve_prompts(data.get("prompts"), folder)
     objective = data.get("objective")
@@ -229,7 +251,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         _resolve_prompts(domain.get("prompts"), folder)
         _resolve_prompts(domain.get("validation"), folder)
         expert = domain.get("expert")
-        if isinstance(expert, dict) and expert.get("kind") in ("model", "rl", "adapter"):
+        if isinstance(expert, dict) and expert.get("kind") in ("model", "rl", "adapter", "registered"):
             _resolve_model(expert, "path", folder)
             _resolve_model(expert, "base", folder)
         benchmarks = domain.get("benchmarks")

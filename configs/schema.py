@@ -25,10 +25,10 @@ from configs.baselines import (
     WeightBaseline,
 )
 from configs.benchmarks import PROGRAM_FILES, Benchmark
-from configs.experts import Expert, ModelExpert, RLExpert
+from configs.experts import Expert, ModelExpert, RegisteredExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.prompts import Prompts
-from configs.strict import Name, Strict
+from configs.strict import Name, Strict, Url
 
 REWARDS = ("math", "code", "exact", "number")
 """Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
@@ -191,8 +191,9 @@ class MergeConfig(Strict):
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
-    registry: Path | None = None
-    """Folder of built experts; by default `$PROTEGE_HOME` or `~/.protege`."""
+    registry: Annotated[Url | Path, Field(union_mode="left_to_right")] | None = None
+    """Where experts are kept: a folder, or a URL that fsspec knows, such as `s3://bucket/experts`; by default
+    `$PROTEGE_HOME` or `~/.protege`."""
 
     @model_validator(mode="after")
     def _domain_names_are_free(self) -> MergeConfig:
@@ -253,10 +254,10 @@ class MergeConfig(Strict):
     def _bases_are_given_where_they_are_read(self) -> MergeConfig:
         wanted = self.objective.reference.kind == "teacher_base"
         for name, domain in self.domains.items():
-            if not isinstance(domain.expert, ModelExpert):
+            if not isinstance(domain.expert, ModelExpert | RegisteredExpert):
                 continue
             place, base = f"domains.{name}.expert.base", domain.expert.base
-            if wanted and base is None:
+            if wanted and base is None and isinstance(domain.expert, ModelExpert):
                 raise ValueError(
                     f"objective.reference: teacher_base needs {place}, what this expert was before its RL"
                 )

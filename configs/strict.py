@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
+Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+$")]
 
 
 class Strict(BaseModel):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from configs.experts import AdapterExpert, RLExpert
-from configs.load import ConfigError, registry_root
+from configs.load import ConfigError
 from configs.schema import MergeConfig
 from teachers import adapters
 from teachers.fingerprint import ModelFingerprint
-from teachers.registry import Registry
+from teachers.registry import open_registry
 
 
 def adapter_experts(config: MergeConfig, student: ModelFingerprint) -> dict[str, ModelFingerprint]:
@@ -56,4 +56,4 @@ def full_model(config: MergeConfig, path: str) -> str:
     student, kept in the registry."""
     if not adapters.is_adapter(path):
         return path
-    return str(adapters.merged_model(config.student, path, Registry(registry_root(config.registry))))
+    return str(adapters.merged_model(config.student, path, open_registry(config.registry)))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from merging.cli_arguments import ConfigPath, Overrides, load
+from merging.cli_experts import experts
+
 if TYPE_CHECKING:
     from configs.load import LoadedConfig
-    from teachers.registry import ExpertRecord, Registry
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before anything started, the run failed, interrupted and resumable."""
@@ -59,7 +61,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-experts = typer.Typer(help="The registry of experts.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(experts, name="experts")
 
 
@@ -70,28 +71,10 @@ def main() -> None:
 
 # ---------------------------------------------------------------------------------------- arguments
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the merge.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a config value, such as training.steps=10."),
-]
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder [default: runs/<name>].")
 ]
-RegistryDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--registry", metavar="DIR", help="Folder of built experts [default: $PROTEGE_HOME or ~/.protege]."
-    ),
-]
-ExpertId = Annotated[str, typer.Argument(metavar="ID", help="Expert's id, as `experts list` prints it.")]
-
-
-def _load(config: Path, overrides: list[str] | None) -> LoadedConfig:
-    from configs.load import load_config
-
-    return load_config(config, overrides or [])
 
 
 def _run_dir(loaded: LoadedConfig, run_dir: Path | None) -> Path:
@@ -114,7 +97,7 @@ def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = Non
     """Validate a config and preflight it on this machine; starts nothing."""
     from merging.preflight import GIB, preflight
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     found = preflight(loaded, _run_dir(loaded, run_dir))
     for name, model in found.fingerprints.items():
         size = f"{model.parameters:,} parameters, context {model.max_position_embeddings}"
@@ -139,7 +122,7 @@ def route(
     from routing.routers import route as route_prompts
     from routing.sources import collect_prompts
 
-    cfg = _load(config, overrides).config
+    cfg = load(config, overrides).config
     found = collect_prompts(cfg)
     groups = by_domain(route_prompts(found.prompts, cfg.routing, list(cfg.domains)))
     smallest = min(map(len, groups.values()))
@@ -158,7 +141,7 @@ def route(
 @app.command()
 def merge(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = None) -> None:
     """Run everything: experts, routing, ExOPD, evaluation, baselines, report. Resumable."""
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     from merging.run import merge as run_merge
 
     run_merge(loaded, _run_dir(loaded, run_dir))
@@ -176,7 +159,7 @@ def plan(
 
     from merging.plan import make_plan
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     made = make_plan(loaded, _run_dir(loaded, run_dir))
     if as_json:
         typer.echo(json.dumps(made.to_json(), indent=2))
@@ -224,7 +207,7 @@ def probe(
     """Accuracy against lambda, sampled from the objective's known optimum before anything is merged."""
     import json
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     from merging.probe import probe as run_probe
     from merging.probe import table_row
 
@@ -324,59 +307,6 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     typer.echo(f"protege {installed('protege')}")
-
-
-# ------------------------------------------------------------------------------------------ experts
-
-
-def _registry(root: Path | None) -> Registry:
-    from configs.load import registry_root
-    from teachers.registry import Registry
-
-    return Registry(registry_root(root))
-
-
-@experts.command(name="build")
-def build_experts(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Build the experts of a config that the registry does not hold yet."""
-    loaded = _load(config, overrides)
-    from merging.run import build_experts as build
-
-    for record in build(loaded):
-        typer.echo(_expert_line(record))
-
-
-@experts.command(name="list")
-def list_experts(registry: RegistryDir = None) -> None:
-    """List the built experts."""
-    root = _registry(registry)
-    records = root.list()
-    for record in records:
-        typer.echo(_expert_line(record))
-    if not records:
-        typer.echo(f"no experts in {root.root}")
-
-
-@experts.command(name="show")
-def show_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
-    """Print an expert's record as JSON."""
-    import dataclasses
-    import json
-
-    record = _registry(registry).show(expert)
-    typer.echo(json.dumps(dataclasses.asdict(record), indent=2, default=str))
-
-
-@experts.command(name="verify")
-def verify_expert(expert: ExpertId, registry: RegistryDir = None) -> None:
-    """Check that an expert's files are those that were registered."""
-    record = _registry(registry).verify(expert)
-    typer.echo(f"{record.id}: intact")
-
-
-def _expert_line(record: ExpertRecord) -> str:
-    reward = "reward not measured" if record.final_reward is None else f"reward {record.final_reward:.3f}"
-    return f"{record.id}  {record.domain}  {reward}  {record.wall_seconds:.0f} s  {record.created}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from configs.baselines import DistilledBaseline
-from configs.load import LoadedConfig, registry_root
+from configs.load import LoadedConfig
 from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
 from merging.model_checks import built_parameters, scored_parameters
@@ -62,7 +62,7 @@ class MergePlan:
 def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = None) -> MergePlan:
     """The plan of `protege merge` with this config into this folder; raises ConfigError like it."""
     found = found or preflight(loaded, run_dir)
-    config = with_chosen(loaded.config, run_dir)
+    config = found.registered.resolved(with_chosen(loaded.config, run_dir))
     automatic = [name for name in config.domains if config.reward_scale_of(name) is None]
     config = config.with_reward_scales(dict.fromkeys(automatic, PAPER_REWARD_SCALE))
     passes = {name: 1 if config.reward_scale_of(name) == 1.0 else 2 for name in config.domains}
@@ -96,15 +96,16 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
 def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:
     from merging.experts import orders
     from teachers.build import find_expert
-    from teachers.registry import Registry, expert_id
+    from teachers.registry import expert_id, open_registry
     from trainer.run import last_checkpoint
 
-    registry, ordered = Registry(registry_root(config.registry)), orders(config, found)
+    registry, ordered = open_registry(config.registry), orders(config, found)
     stages = []
     for domain in config.domains:
         name = f"expert {domain}"
         if domain not in ordered:
-            stages.append(PlannedStage(name, "given"))
+            registered = domain in found.registered.records
+            stages.append(PlannedStage(name, "found in the registry" if registered else "given"))
             continue
         order = ordered[domain]
         if find_expert(registry, order) is not None:
@@ -148,14 +149,14 @@ def _training_stage(
     config: MergeConfig, title: str, made: bool, done: int, passes_per_rollout: float
 ) -> PlannedStage:
     """A training of the student with the merge's steps and rollouts, of which `done` steps are behind it."""
-    from teachers.registry import Registry
+    from teachers.registry import open_registry
 
     if made:
         return PlannedStage(title, "done")
     training = config.training
     left = training.steps - done
     rollouts = left * training.prompts_per_step * training.samples_per_prompt
-    seconds = _seconds(config.student, Registry(registry_root(config.registry)), rollouts)
+    seconds = _seconds(config.student, open_registry(config.registry), rollouts)
     return PlannedStage(title, _progress(done), left, rollouts, round(rollouts * passes_per_rollout), seconds)
 
 
@@ -183,15 +184,14 @@ def _progress(done: int) -> str:
 
 def _seconds(model: str, registry, rollouts: int) -> float | None:
     """Rollouts times the seconds that one took in experts of this base on this registry."""
-    from teachers.build import read_learning_curve
     from teachers.fingerprint import fingerprint
 
     base = fingerprint(model).weights_sha256
     each = []
     for record in registry.list():
-        if record.identity["base_weights"] == base:
-            recipe = record.identity["recipe"]
-            steps = [row["step_seconds"] for row in read_learning_curve(record) if "step_seconds" in row]
+        recipe = record.identity.get("recipe")
+        if recipe is not None and record.identity["base_weights"] == base:  # an imported one was not timed
+            steps = [row["step_seconds"] for row in registry.curve(record) if "step_seconds" in row]
             rollouts_per_step = recipe["prompts_per_step"] * recipe["samples_per_prompt"]
             each += [median(steps) / rollouts_per_step] if steps else []
     return round(rollouts * median(each), 1) if each else None

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.baselines import GrpoBaseline
@@ -20,6 +20,7 @@ from merging.lock import check_free
 from merging.model_checks import base_key, built_parameters, check_models, collecting, scored_parameters
 from merging.names import REFERENCE
 from merging.probe import check_prompts
+from merging.registered import Registered, find_registered
 from routing.overlap import Overlap
 from routing.routers import RoutedPrompt
 from teachers.fingerprint import ModelFingerprint
@@ -61,6 +62,8 @@ class Preflight:
     """Estimated peak of main memory on this machine; None where the work is on GPUs."""
     disk_bytes: int
     """Estimated need of disk space."""
+    registered: Registered = field(default_factory=Registered)
+    """Experts that the config names by their id in the registry."""
 
     @property
     def notes(self) -> list[str]:
@@ -72,10 +75,11 @@ class Preflight:
                 f"{count} training prompts repeat problems of benchmark {benchmark} "
                 f"(first: {first.prompt.where}, {first.kind}); its scores may be inflated"
             )
-        return notes
+        return [*notes, *self.registered.notes()]
 
     def with_folders(self, config: MergeConfig) -> MergeConfig:
         """The config with every model given by its folder, as trainer and evaluation need it."""
+        config = self.registered.resolved(config)
         domains = dict(config.domains)
         for name, domain in domains.items():
             paths = {}
@@ -106,8 +110,9 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     from routing import routers, sources
     from teachers.fingerprint import resolve_model
 
-    config = loaded.config
     problems: list[str] = []
+    registered = find_registered(loaded.config, problems)
+    config = registered.resolved(loaded.config)
     with collecting(problems):
         check_free(run_dir)
     with collecting(problems):
@@ -138,8 +143,9 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     if problems:
         raise ConfigError(*problems)
     return Preflight(
-        resolve_model(config.student), fingerprints, routed, duplicates, longest, overlaps, memory, disk
-    )
+        resolve_model(config.student), fingerprints, routed, duplicates, longest, overlaps, memory, disk,
+        registered,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------- estimator

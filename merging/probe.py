@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.experts import RLExpert
-from configs.load import ConfigError, LoadedConfig, registry_root
+from configs.load import ConfigError, LoadedConfig
 
 if TYPE_CHECKING:
     from configs.schema import MergeConfig
@@ -144,16 +144,17 @@ def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
     from merging.adapters import full_model
     from merging.experts import orders
     from teachers.build import find_expert
-    from teachers.registry import Registry
+    from teachers.registry import open_registry
 
     if not isinstance(config.domains[domain].expert, RLExpert):
         return full_model(config, found.fingerprints[domain].path)
-    record = find_expert(Registry(registry_root(config.registry)), orders(config, found)[domain])
+    registry = open_registry(config.registry)
+    record = find_expert(registry, orders(config, found)[domain])
     if record is None:
         raise ConfigError(
             f"domains.{domain}.expert is not built yet; `protege experts build CONFIG` builds it"
         )
-    return full_model(config, record.model_path)
+    return full_model(config, registry.check(registry.fetch(record)).model_path)
 
 
 def _tokenizer(student: Path):

@@ -15,7 +15,6 @@ from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
 from merging.reward_scales import read_choices
 from merging.weights import options
-from teachers.build import read_learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
 from teachers.registry import Registry, record_json
@@ -109,7 +108,7 @@ def _curves(folder: RunFolder, teachers: list[Teacher]) -> dict[str, list[dict[s
     curves = {}
     for teacher in teachers:
         if teacher.record_id is not None and (record := registry.find(teacher.record_id)) is not None:
-            curves[f"expert {teacher.domain}"] = read_learning_curve(record)
+            curves[f"expert {teacher.domain}"] = registry.curve(record)
     curves["merge"] = folder.read_metrics("merge")
     for baseline in folder.config.trained_baselines():
         curves[f"baseline {baseline.kind}"] = folder.read_metrics(baseline.kind)

@@ -13,6 +13,7 @@ from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from configs.schema import MergeConfig
 from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation, distil_baseline
+from merging.experts import record_scores
 from merging.grpo import train_grpo
 from merging.harness import check_harness
 from merging.lock import RunLock
@@ -63,6 +64,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
             train_baselines(folder, teachers, found.routed, cluster)
             cluster.close()  # evaluation wants the memory
             samples = evaluate_models(folder, teachers)
+        record_scores(folder, teachers, samples)
         return report(folder, teachers, samples)
 
 

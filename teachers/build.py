@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from configs.schema import MergeConfig
 from routing.dataset import write_parquet
 from routing.mix import schedule
 from routing.routers import RoutedPrompt
-from teachers.adapters import weights_sha256
-from teachers.fingerprint import fingerprint
+from teachers import adapters, expert_files
+from teachers.distance import weight_distance
+from teachers.fingerprint import facts, fingerprint, resolve_model
 from teachers.provenance import versions
 from teachers.registry import LEARNING_CURVE, MODEL, RECORD, ExpertRecord, Registry, expert_id, record_json
 from trainer.export import export, export_adapter
@@ -97,13 +97,15 @@ def build_expert(
     identity = order.identity()
     id = expert_id(identity)
     with registry.building(id) as folder:
-        if (built := registry.find(id)) is not None:  # another process was quicker
-            return built
-        job = _job(order, folder)
-        train(job, cluster(), on_step)
-        record = _store(registry, order, id, identity, job)
-        shutil.rmtree(folder)
-    return record
+        record = registry.find(id) or registry.publish(id)  # another process was quicker
+        if record is None:
+            job = _job(order, folder)
+            train(job, cluster(), on_step)
+            _store(registry, order, id, identity, job)
+            record = registry.publish(id)
+            assert record is not None
+        expert_files.remove_folder(folder)
+    return registry.fetch(record)
 
 
 def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
@@ -152,12 +154,12 @@ def grpo_job(config: MergeConfig, rows: Sequence[RoutedPrompt], folder: Path, **
 
 def _store(
     registry: Registry, order: ExpertOrder, id: str, identity: dict[str, Any], job: TrainingJob
-) -> ExpertRecord:
+) -> None:
     curve = learning_curve(job.folder)
     last = [row["reward"] for row in curve[-max(1, len(curve) // 10) :] if "reward" in row]
     target = registry.folder(id)
     with new_folder(target) as folder:
-        base = Path(order.base)
+        base = resolve_model(order.base)
         if job.lora is None:
             export(job.checkpoints, job.steps, base, folder / MODEL)
         else:
@@ -165,21 +167,35 @@ def _store(
         (folder / LEARNING_CURVE).write_text(
             "".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8"
         )
+        tried = len(attempts(job.folder))
+        model = fingerprint(base if job.lora is not None else folder / MODEL)
+        own = adapters.fingerprint(folder / MODEL).parameters if job.lora is not None else model.parameters
         record = ExpertRecord(
             id=id,
             domain=order.domain,
             identity=identity,
-            weights_sha256=weights_sha256(folder / MODEL),
+            weights_sha256=adapters.weights_sha256(folder / MODEL),
             prompts=len(order.prompts),
             final_reward=sum(last) / len(last) if last else None,
             wall_seconds=round(wall_seconds(job.folder), 1),
-            attempts=len(attempts(job.folder)),
+            attempts=tried,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=versions(),
             path=str(target),
+            declaration=order.config.domains[order.domain].model_dump(mode="json"),
+            base={"path": str(base), "weights_sha256": identity["base_weights"]},
+            parent=registry.parent_of(identity["base_weights"]),
+            fingerprint=facts(model) | {"parameters": own},
+            trained_tokens=order.config.training.max_prompt_tokens + order.response_tokens,
+            data_sha256=identity["prompts"],
+            seed=order.recipe.seed,
+            learning_curve=LEARNING_CURVE,
+            resumed=max(0, tried - 1),
+            distance=weight_distance(base, folder / MODEL),
+            size_bytes=expert_files.size(folder),
+            files=expert_files.digests(folder),
         )
         write_json(folder / RECORD, record_json(record))
-    return record
 
 
 def learning_curve(folder: Path) -> list[dict[str, float]]:
@@ -188,12 +204,6 @@ def learning_curve(folder: Path) -> list[dict[str, float]]:
         {"step": row["step"], **{name: row[key] for name, key in SAVED_KEYS.items() if key in row}}
         for row in read_metrics(folder)
     ]
-
-
-def read_learning_curve(record: ExpertRecord) -> list[dict[str, float]]:
-    """The stored learning curve of a built expert."""
-    lines = (Path(record.path) / LEARNING_CURVE).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def _digest(value: object) -> str:

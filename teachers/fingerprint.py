@@ -100,6 +100,18 @@ def fingerprint(path: str | Path) -> ModelFingerprint:
     )
 
 
+def facts(model: ModelFingerprint) -> dict[str, Any]:
+    """What an expert's record keeps of a model, in plain values."""
+    return {
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "eos_token_ids": list(model.eos_token_ids),
+        "chat_template_sha256": model.chat_template_sha256,
+        "max_position_embeddings": model.max_position_embeddings,
+        "architecture": model.architecture,
+        "parameters": model.parameters,
+    }
+
+
 # -------------------------------------------------------------------------------------------- checks
 
 

@@ -1,74 +1,65 @@
-"""The registry of built experts: found again by what they were made from, never by a path.
+"""The registry of experts: found again by what they were made from, never by a path.
 
 An expert's folder `<root>/experts/<id>/` holds `model/` (Hugging Face format, or a peft adapter),
-`learning_curve.jsonl` and `record.json`. The folder appears whole or not at all, so a half-written expert is
-never visible. A build in progress lies in `<root>/building/<id>/`, from where a stopped one continues.
+`learning_curve.jsonl` (of one that was built here) and `record.json`. The folder appears whole or not at all,
+so a half-written expert is never visible. A build in progress lies in `<root>/building/<id>/`, from where a
+stopped one continues. A registry at a URL is a `teachers.remote.RemoteRegistry`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from configs.load import ConfigError
+from configs.load import ConfigError, registry_place
+from teachers import expert_files
 from teachers.adapters import weights_sha256
+from teachers.records import (
+    ID_CHARACTERS,
+    LEARNING_CURVE,
+    MODEL,
+    RECORD,
+    ExpertRecord,
+    expert_id,
+    parse_record,
+    record_json,
+)
+from trainer.files import write_json, write_text
 
-RECORD = "record.json"
-MODEL = "model"
-LEARNING_CURVE = "learning_curve.jsonl"
-ID_CHARACTERS = 16
+__all__ = [
+    "ID_CHARACTERS",
+    "LEARNING_CURVE",
+    "MODEL",
+    "RECORD",
+    "ExpertRecord",
+    "Registry",
+    "expert_id",
+    "open_registry",
+    "record_json",
+]
 
-
-@dataclass(frozen=True)
-class ExpertRecord:
-    """Where an expert comes from and what it is."""
-
-    id: str
-    """Digest of `identity`."""
-    domain: str
-    """Name of the domain it was built for."""
-    identity: dict[str, Any]
-    """All that decides its weights: base, recipe, reward, data, lengths."""
-    weights_sha256: str
-    """Digest of its weight files."""
-    prompts: int
-    """Prompts it was trained on."""
-    final_reward: float | None
-    """Mean reward of the last tenth of its steps, in [0, 1]."""
-    wall_seconds: float
-    """Time of all attempts together."""
-    attempts: int
-    """1 for an uninterrupted build."""
-    created: str
-    """End of the build, ISO 8601, UTC."""
-    versions: dict[str, str]
-    """Packages and machine."""
-    path: str
-    """The expert's folder."""
-
-    @property
-    def model_path(self) -> str:
-        """Folder of the model."""
-        return str(Path(self.path) / MODEL)
-
-
-def expert_id(identity: Mapping[str, Any]) -> str:
-    """The id that an expert with this identity has."""
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_CHARACTERS]
+REPAIR = "`protege experts rm` removes it, so that it can be built or imported again"
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Built experts under one folder."""
+    """Experts under one folder."""
 
     root: Path
+
+    @property
+    def place(self) -> str:
+        """Where the experts are, for messages."""
+        return str(self.root)
+
+    # ------------------------------------------------------------------------------------- reading
 
     def list(self) -> list[ExpertRecord]:
         """All experts, oldest first."""
@@ -76,53 +67,187 @@ class Registry:
         return sorted(found, key=lambda record: record.created)
 
     def find(self, id: str) -> ExpertRecord | None:
-        """The expert with this id, or None where it is not built."""
+        """The expert with this id, or None where there is none; its files may be elsewhere (`fetch`)."""
         folder = self.folder(id)
         return self._read(folder) if (folder / RECORD).exists() else None
 
-    def show(self, id: str) -> ExpertRecord:
-        """The expert with this id or unique beginning of one; raises ConfigError where there is none."""
-        matches = [record for record in self.list() if record.id.startswith(id)]
+    def ids(self) -> list[str]:
+        """Ids of all experts, sorted; their records may be damaged."""
+        return sorted(file.parent.name for file in (self.root / "experts").glob(f"[!.]*/{RECORD}"))
+
+    def resolve(self, id: str) -> str:
+        """The id that this is, or is the unique beginning of; raises ConfigError where there is none."""
+        known = self.ids()
+        matches = [id] if id in known else [each for each in known if each.startswith(id)]
         if len(matches) != 1:
-            known = ", ".join(record.id for record in self.list()) or "none"
             raise ConfigError(
-                f"expert {id!r}: {len(matches)} experts match in {self.root}; built experts: {known}"
+                f"expert {id!r}: {len(matches)} experts match in {self.place}; known experts: "
+                f"{', '.join(known) or 'none'}"
             )
         return matches[0]
 
-    def verify(self, id: str) -> ExpertRecord:
-        """Reads the expert's weights again; raises ConfigError if they are not those recorded."""
-        record = self.show(id)
-        found = weights_sha256(record.model_path)
-        if found != record.weights_sha256:
-            raise ConfigError(
-                f"expert {record.id} at {record.path}: its weights have digest {found[:12]}, "
-                f"recorded was {record.weights_sha256[:12]}; delete the folder and build it again"
-            )
+    def show(self, id: str) -> ExpertRecord:
+        """The expert with this id or unique beginning of one; raises ConfigError where there is none."""
+        record = self.find(self.resolve(id))
+        if record is None:
+            raise ConfigError(f"expert {id!r}: was removed from {self.place} just now")
         return record
 
+    def parent_of(self, base_sha256: str) -> str:
+        """Id of the oldest expert with these weights, else their digest."""
+        same = [record.id for record in self.list() if record.weights_sha256 == base_sha256]
+        return same[0] if same else base_sha256
+
+    def fetch(self, record: ExpertRecord) -> ExpertRecord:
+        """The expert with its files on this machine."""
+        return record
+
+    def curve(self, record: ExpertRecord) -> list[dict[str, float]]:
+        """The expert's learning curve; empty for one that was not built here."""
+        file = Path(record.path) / LEARNING_CURVE
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines]
+
     def folder(self, id: str) -> Path:
-        """Where an expert with this id is kept."""
+        """Where an expert with this id is kept on this machine."""
         return self.root / "experts" / id
+
+    # ----------------------------------------------------------------------------------- integrity
+
+    def verify(self, id: str) -> ExpertRecord:
+        """Reads all of the expert's files; raises ConfigError if they are not those recorded."""
+        record = self.show(id)
+        refuse_problems(record, list(self._differences(record)))
+        return record
+
+    def check(self, record: ExpertRecord) -> ExpertRecord:
+        """For every use: sizes of the files, and the digest of the weights. Raises ConfigError."""
+        problems = []
+        if record.files is not None:
+            found = expert_files.files_in(Path(record.path))
+            problems += expert_files.differences(record.files, found, lambda name: record.files[name])
+            total = expert_files.size(Path(record.path))
+            if not problems and total != record.size_bytes:
+                problems.append(f"its files have {total} bytes, recorded were {record.size_bytes}")
+        refuse_problems(record, [*problems, *_other_weights(record)])
+        return record
+
+    def _differences(self, record: ExpertRecord) -> Iterator[str]:
+        folder = Path(record.path)
+        if record.files is not None:
+            found = expert_files.files_in(folder)
+            yield from expert_files.differences(
+                record.files, found, lambda name: expert_files.sha256(found[name])
+            )
+        yield from _other_weights(record)
+
+    # ------------------------------------------------------------------------------------- writing
 
     @contextmanager
     def building(self, id: str) -> Iterator[Path]:
         """Folder of a build in progress, held against other processes (they wait)."""
         folder = self.root / "building" / id
-        folder.mkdir(parents=True, exist_ok=True)
-        with (self.root / "building" / f"{id}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._lock(id):
+            folder.mkdir(parents=True, exist_ok=True)
+            for place in (folder, self.folder(id)):
+                expert_files.remove_leftovers(place)
             yield folder
+
+    def publish(self, id: str) -> ExpertRecord | None:
+        """Makes an expert that is whole on this machine visible to all; None where there is none."""
+        return self.find(id)
+
+    def update(self, record: ExpertRecord) -> None:
+        """Writes an expert's record again; one that was removed meanwhile stays away."""
+        with self._lock(record.id):
+            if (self.folder(record.id) / RECORD).exists():
+                write_json(self.folder(record.id) / RECORD, record_json(record))
+
+    def remove(self, id: str) -> None:
+        """Deletes an expert, and what a stopped build of it left; raises ConfigError while it is built."""
+        with self._lock(id, wait=False):
+            self._remove(id)
+            expert_files.remove_folder(self.root / "building" / id)
+            shutil.rmtree(self.root / "uses" / id, ignore_errors=True)
+
+    def _remove(self, id: str) -> None:
+        expert_files.remove_folder(self.folder(id))
+        expert_files.remove_leftovers(self.folder(id))
+
+    # ------------------------------------------------------------------------------ builds and uses
+
+    def stopped(self) -> list[str]:
+        """Ids with a folder of a build in progress or stopped."""
+        return sorted(path.name for path in (self.root / "building").glob("[!.]*") if path.is_dir())
+
+    def remove_building(self, id: str) -> str:
+        """Deletes what a stopped build left; takes a unique beginning, returns the id."""
+        matches = [name for name in self.stopped() if name.startswith(id)]
+        if len(matches) != 1:
+            known = ", ".join(self.stopped()) or "none"
+            raise ConfigError(
+                f"build {id!r}: {len(matches)} stopped builds match in {self.root}; there are: {known}"
+            )
+        with self._lock(matches[0], wait=False):
+            expert_files.remove_folder(self.root / "building" / matches[0])
+            expert_files.remove_leftovers(self.root / "building" / matches[0])
+        return matches[0]
+
+    def note_use(self, id: str, run_dir: Path) -> None:
+        """Remembers that a run reads this expert; a registry that cannot be written remembers nothing."""
+        name = hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:ID_CHARACTERS]
+        with contextlib.suppress(OSError):
+            write_text(self.root / "uses" / id / name, f"{run_dir.absolute()}\n")
+
+    def uses(self, id: str) -> list[Path]:
+        """Run folders of this machine that read the expert and still exist."""
+        noted = [file.read_text(encoding="utf-8").strip() for file in (self.root / "uses" / id).glob("[!.]*")]
+        return sorted(path for path in map(Path, noted) if path.exists())
+
+    @contextmanager
+    def _lock(self, name: str, wait: bool = True) -> Iterator[None]:
+        """Holds a name against other processes; the kernel frees it when a process ends in any way."""
+        path = self.root / "building" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise ConfigError(
+                    f"expert {name}: a live process builds it in {self.root}; wait for it, or end it"
+                ) from None
+            yield
 
     @staticmethod
     def _read(folder: Path) -> ExpertRecord:
-        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        known = {field.name for field in fields(ExpertRecord)}
-        return ExpertRecord(
-            **{key: value for key, value in values.items() if key in known} | {"path": str(folder)}
-        )
+        file = folder / RECORD
+        return parse_record(file.read_text(encoding="utf-8"), str(file), folder)
 
 
-def record_json(record: ExpertRecord) -> dict[str, Any]:
-    """The record as it is stored: without the folder, which may move."""
-    return {key: value for key, value in asdict(record).items() if key != "path"}
+def open_registry(registry: Path | str | None = None) -> Registry:
+    """The registry at this folder or URL, else at `$PROTEGE_HOME`, else at `~/.protege`.
+
+    Raises ConfigError for a URL whose protocol is unknown or whose package is missing.
+    """
+    place = registry_place(registry)
+    if isinstance(place, Path):
+        return Registry(place)
+    from teachers.remote import open_remote
+
+    return open_remote(place)
+
+
+def _other_weights(record: ExpertRecord) -> Iterator[str]:
+    try:
+        found = weights_sha256(record.model_path)
+    except ConfigError as error:
+        yield str(error)
+        return
+    if found != record.weights_sha256:
+        yield f"its weights have digest {found[:12]}, recorded was {record.weights_sha256[:12]}"
+
+
+def refuse_problems(record: ExpertRecord, problems: list[str], place: str | None = None) -> None:
+    """Raises ConfigError with all problems of an expert in one message, if there are any."""
+    if problems:
+        raise ConfigError(f"expert {record.id} at {place or record.path}: {'; '.join(problems)}. {REPAIR}")

@@ -77,14 +77,26 @@ def last_checkpoint(folder: Path) -> int:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All steps of `folder/metrics.jsonl`, in order; a step that was run twice counts once, the last time."""
+    """All steps of `folder/metrics.jsonl`, in order; a step that was run twice counts once, the last time.
+
+    A last line that a killed process left unfinished is left out.
+    """
     path = folder / "metrics.jsonl"
     steps: dict[int, dict[str, Any]] = {}
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            steps[row["step"]] = row
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                row = json.loads(line)
+                steps[row["step"]] = row
     return [steps[step] for step in sorted(steps)]
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """Removes what a killed process left behind the last line break, before more is appended to it."""
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def attempts(folder: Path) -> list[float]:
@@ -166,6 +178,7 @@ class MetricsTail:
         self.source, self.on_step = source, on_step
         self.target = job.folder / "metrics.jsonl"
         self.offset = 0
+        _cut_unfinished_line(self.target)
 
     def read(self) -> None:
         """Takes over all complete lines that are new."""

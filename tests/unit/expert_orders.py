@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from configs.schema import MergeConfig
 from routing.routers import RoutedPrompt
 from routing.sources import Prompt
+from teachers import expert_files
 from teachers.build import ExpertOrder
 from teachers.fingerprint import fingerprint
 from teachers.registry import LEARNING_CURVE, MODEL, RECORD, ExpertRecord, Registry, expert_id, record_json
@@ -82,4 +84,14 @@ def store_expert(
         path=str(folder),
     )
     (folder / RECORD).write_text(json.dumps(record_json(record)))
+    return record
+
+
+def store_whole(registry: Registry, identity: dict[str, Any], **more: Any) -> ExpertRecord:
+    """As `store_expert`, with the digests of all its files."""
+    own = Registry(registry.root)
+    record = store_expert(own, identity, **more)
+    folder = Path(record.path)
+    record = replace(record, files=expert_files.digests(folder), size_bytes=expert_files.size(folder))
+    own.update(record)
     return record

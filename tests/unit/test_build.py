@@ -11,7 +11,7 @@ import pytest
 import teachers.build as build_module
 from configs.load import ConfigError
 from configs.schema import Hardware
-from teachers.build import build_expert, find_expert, learning_curve, read_learning_curve
+from teachers.build import build_expert, find_expert, learning_curve
 from teachers.fingerprint import fingerprint
 from teachers.registry import Registry, expert_id
 from tests.unit.expert_orders import order
@@ -171,8 +171,8 @@ def test_a_build_is_stored_whole_and_found_again(tmp_path, trainer):
     assert record.weights_sha256 == fingerprint(record.model_path).weights_sha256
     base, built = weights_of(STUDENT), weights_of(Path(record.model_path))
     assert all((built[name] == value + 1).all() for name, value in base.items())
-    assert read_learning_curve(record)[2] == {"step": 3, "reward": 0.2, "entropy": 0.5}
-    assert len(read_learning_curve(record)) == 20
+    assert registry.curve(record)[2] == {"step": 3, "reward": 0.2, "entropy": 0.5}
+    assert len(registry.curve(record)) == 20
     assert not (registry.root / "building" / record.id).exists()
     build_expert(registry, wanted, forbidden_cluster, lambda step, metrics: None)
     assert len(trainer.jobs) == 1

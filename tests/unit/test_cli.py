@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -179,10 +180,14 @@ def registry(tmp_path):
 
 
 def test_experts_list(registry, monkeypatch):
-    line = "abcd1234  math  reward 0.750  61 s  2026-01-02T03:04:05+00:00\n"
-    assert protege("experts", "list", "--registry", registry).out == line
+    row = ["abcd1234", "math", "built", "not measured", "not recorded", "2026-01-02 03:04"]
+    header, line = protege("experts", "list", "--registry", registry).out.splitlines()
+    assert header.split() == ["id", "domain", "kind", "accuracy", "size", "created"]
+    assert re.split(r"\s{2,}", line.strip()) == row
     monkeypatch.setenv("PROTEGE_HOME", str(registry))
-    assert protege("experts", "list").out == line
+    assert protege("experts", "list").out == f"{header}\n{line}\n"
+    (listed,) = json.loads(protege("experts", "list", "--json").out)
+    assert (listed["id"], listed["evaluation"], listed["size_bytes"]) == ("abcd1234", None, None)
 
 
 def test_experts_list_of_an_empty_registry(tmp_path):
@@ -191,17 +196,29 @@ def test_experts_list_of_an_empty_registry(tmp_path):
 
 
 def test_experts_show(registry):
-    shown = json.loads(protege("experts", "show", "abcd", "--registry", registry).out)
+    shown = json.loads(protege("experts", "show", "abcd", "--registry", registry, "--json").out)
     assert (shown["id"], shown["final_reward"], shown["identity"]) == ("abcd1234", 0.75, {"reward": "math"})
 
 
 def test_experts_verify(registry):
     result = protege("experts", "verify", "abcd1234", "--registry", registry)
-    assert (result.code, result.out) == (0, "abcd1234: intact\n")
+    assert (result.code, result.out) == (
+        0,
+        "abcd1234: intact (weights only: its record has no digests of other files)\n",
+    )
     write_model(registry / "experts/abcd1234/model", value=0.9)
     result = protege("experts", "verify", "abcd1234", "--registry", registry)
     (message,) = result.errors
     assert result.code == 2 and "its weights have digest" in message
+
+
+def test_experts_show_says_what_an_old_record_lacks(registry):
+    lines = protege("experts", "show", "abcd", "--registry", registry).out.splitlines()
+    told = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines if "  " in line.strip())
+    assert (told["id"], told["final reward"], told["time"]) == ("abcd1234", "0.750", "61 s")
+    for name in ("base", "parent", "seed", "resumed", "files", "size", "tokenizer", "distance from base"):
+        assert told[name] == "not recorded"
+    assert told["accuracy"] == "not measured"
 
 
 def test_unknown_expert(registry):

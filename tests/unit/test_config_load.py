@@ -198,11 +198,11 @@ MISTAKES = {
     "unknown kind": (
         ("kind: rl", "kind: rll"),
         "CONFIG:5: domains.math.expert.kind: unknown kind 'rll'; did you mean 'rl'? valid kinds: rl, model, "
-        "adapter",
+        "adapter, registered",
     ),
     "no kind": (
         ("kind: rl, ", ""),
-        "CONFIG:5: domains.math.expert: `kind` is missing; valid kinds: rl, model, adapter",
+        "CONFIG:5: domains.math.expert: `kind` is missing; valid kinds: rl, model, adapter, registered",
     ),
     "adapter's scale without an adapter": (
         ("steps: 5", "lora_alpha: 5"),

@@ -25,7 +25,7 @@ def registry(tmp_path):
 def test_an_empty_registry(registry):
     assert registry.list() == []
     assert registry.find("0" * 16) is None
-    with pytest.raises(ConfigError, match=r"0 experts match.*built experts: none"):
+    with pytest.raises(ConfigError, match=r"0 experts match.*known experts: none"):
         registry.show("abc")
     assert not registry.root.exists()  # looking writes nothing
 
@@ -97,7 +97,11 @@ def test_a_flipped_byte_in_the_weights_is_refused(registry, position):
     with pytest.raises(ConfigError) as caught:
         registry.verify(record.id)
     message = str(caught.value)
-    assert record.id in message and record.weights_sha256[:12] in message and "build it again" in message
+    assert (
+        record.id in message
+        and record.weights_sha256[:12] in message
+        and "`protege experts rm` removes it" in message
+    )
 
 
 def test_missing_weights_are_refused(registry):

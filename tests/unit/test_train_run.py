@@ -75,6 +75,15 @@ def test_metrics_in_order_and_a_repeated_step_counts_last(tmp_path):
     ]
 
 
+def test_a_line_that_a_killed_process_left_unfinished_is_no_step(tmp_path):
+    source, target = tmp_path / "verl.jsonl", tmp_path / "metrics.jsonl"
+    target.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
+    write_rows(source, [{"step": 2, "data": {"loss": 0.25}}])
+    MetricsTail(source, job(tmp_path), lambda step, metrics: None).read()
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(1, 0.5), (2, 0.25)]
+
+
 def test_the_tail_takes_whole_lines_once(tmp_path):
     source, seen = tmp_path / "verl.jsonl", []
     tail = MetricsTail(source, job(tmp_path), lambda step, metrics: seen.append((step, metrics)))
