@@ -35,12 +35,15 @@ class InterpolationBaseline(Strict):
 
 class GrpoBaseline(Strict):
     """One model trained by GRPO on all domains from the base student, without teachers: the merge's prompts,
-    rollouts, steps, learning rate, lengths and seed, each answer judged by the `reward` of its domain."""
+    rollouts, steps, lengths, seed and, unless it has its own, learning rate; each answer is judged by the
+    `reward` of its domain."""
 
     kind: Literal["grpo"]
     samples_per_prompt: Annotated[int, Field(ge=2)] = 8
     """Rollouts of one prompt: the group that GRPO compares. A step takes as many prompts as make the
     rollouts of the merge's step, `training.prompts_per_step * training.samples_per_prompt`."""
+    learning_rate: PositiveFloat | None = None
+    """AdamW's learning rate; by default the merge's. One that suits distillation may be too high for rewards."""
 
     def prompts_per_step(self, rollouts: int, domains: int) -> int:
         """Prompts of a step of so many rollouts.
@@ -63,9 +66,11 @@ class GrpoBaseline(Strict):
 
 class SftBaseline(Strict):
     """Supervised fine-tuning of the base student on the routed teachers' answers at temperature 1, one for
-    each rollout of the merge: the same prompts, sequences, steps and learning rate."""
+    each rollout of the merge: the same prompts, sequences, steps and, unless it has its own, learning rate."""
 
     kind: Literal["sft"]
+    learning_rate: PositiveFloat | None = None
+    """AdamW's learning rate; by default the merge's."""
 
 
 class OracleBaseline(Strict):
@@ -126,6 +131,9 @@ WeightBaseline = (
     AverageBaseline | TaskArithmeticBaseline | TiesBaseline | DareBaseline | ExtrapolationBaseline
 )
 """Those that are computed from weights; `merging.weights.METHODS` holds their implementations."""
+
+OwnRateBaseline = SftBaseline | GrpoBaseline
+"""Those that may be trained at a learning rate of their own."""
 
 DistilledBaseline = OpdBaseline | InterpolationBaseline
 """Those that are the merge's own training at another lambda."""
