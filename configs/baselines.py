@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
 
-from configs.strict import Strict
+from configs.strict import Strict, by_kind
 
 
 class OpdBaseline(Strict):
@@ -43,7 +43,7 @@ class GrpoBaseline(Strict):
     """Rollouts of one prompt: the group that GRPO compares. A step takes as many prompts as make the
     rollouts of the merge's step, `training.prompts_per_step * training.samples_per_prompt`."""
     learning_rate: PositiveFloat | None = None
-    """AdamW's learning rate; by default the merge's. One that suits distillation may be too high for rewards."""
+    """AdamW's learning rate; by default the merge's, which may be too high where only rewards teach."""
 
     def prompts_per_step(self, rollouts: int, domains: int) -> int:
         """Prompts of a step of so many rollouts.
@@ -66,7 +66,8 @@ class GrpoBaseline(Strict):
 
 class SftBaseline(Strict):
     """Supervised fine-tuning of the base student on the routed teachers' answers at temperature 1, one for
-    each rollout of the merge: the same prompts, sequences, steps and, unless it has its own, learning rate."""
+    each rollout of the merge: the same prompts, sequences, steps and, unless it has its own, learning
+    rate."""
 
     kind: Literal["sft"]
     learning_rate: PositiveFloat | None = None
@@ -160,10 +161,6 @@ BaselineName = Literal[
 ]
 
 
-def _expand_name(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 def _kinds_are_unique(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     kinds = [baseline.kind for baseline in baselines]
     twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
@@ -175,9 +172,7 @@ def _kinds_are_unique(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     return baselines
 
 
-NamedBaseline = Annotated[
-    Baseline, BeforeValidator(_expand_name, json_schema_input_type=BaselineName | Baseline)
-]
+NamedBaseline = Annotated[Baseline, BeforeValidator(by_kind, json_schema_input_type=BaselineName | Baseline)]
 """A block, or its kind alone for the block's defaults."""
 
 Baselines = Annotated[tuple[NamedBaseline, ...], AfterValidator(_kinds_are_unique)]
