@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs.explain import is_model, kind_of, members
 from configs.json_schema import editor_schema
 from configs.schema import MergeConfig
+from configs.shape import is_model, kind_of, members
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
