@@ -87,7 +87,7 @@ def _read(path: Path) -> str:
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
 
 
-def _yaml_loader() -> type[yaml.SafeLoader]:
+def yaml_loader() -> type[yaml.SafeLoader]:
     """A safe loader that reads `1e-6` as a number, as YAML 1.2 does."""
     import yaml
 
@@ -102,7 +102,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, str]]:
     """The file's mapping, and the place (`file:line`) of every value in it."""
     import yaml
 
-    loader = _yaml_loader()(text)
+    loader = yaml_loader()(text)
     try:
         root = loader.get_single_node()
         if root is None:
@@ -182,7 +182,7 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
     if not equals or not dotted.strip():
         raise ConfigError(f"{where}: expected KEY=VALUE, such as training.steps=10")
     try:
-        value = yaml.load(text, Loader=_yaml_loader())
+        value = yaml.load(text, Loader=yaml_loader())
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{where}: the value is not valid YAML: {problem}") from None

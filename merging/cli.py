@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from merging import cli_init
+
 if TYPE_CHECKING:
     from configs.load import LoadedConfig
     from teachers.registry import ExpertRecord, Registry
@@ -61,6 +63,7 @@ app = typer.Typer(
 )
 experts = typer.Typer(help="The registry of experts.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(experts, name="experts")
+cli_init.register(app)
 
 
 def main() -> None:
