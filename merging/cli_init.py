@@ -234,7 +234,7 @@ def _asked(folder: Path) -> Wish:
     from merging.init_domains import Wish
 
     student = typer.prompt("base student (model folder or hub name)")
-    shared = typer.prompt("file with prompts of several domains (empty: none)", "")
+    shared = _ask("file with prompts of several domains (empty: none)")
     names = typer.prompt("domains, separated by commas").split(",")
     domains = tuple(_asked_domain(name.strip(), bool(shared)) for name in names if name.strip())
     routed = shared and len(ROUTERS) > 1
@@ -248,7 +248,7 @@ def _asked(folder: Path) -> Wish:
         student,
         domains,
         shared=Path(shared) if shared else None,
-        route=route if route != "label" else None,
+        route=route if route not in ("", "label") else None,
         hold_out=share or None,
     )
 
@@ -257,12 +257,14 @@ def _asked_domain(name: str, has_shared: bool) -> DomainWish:
     from merging.init_blocks import REWARDS, STANDARD, expert_forms
     from merging.init_domains import DomainWish
 
-    empty = " (empty: they are in the shared file)" if has_shared else ""
-    file = typer.prompt(f"{name}: file of prompts{empty}", "" if has_shared else None)
+    file = (
+        _ask(f"{name}: file of prompts (empty: they are in the shared file)")
+        if has_shared
+        else typer.prompt(f"{name}: file of prompts")
+    )
     expert = typer.prompt(f"{name}: expert ({', '.join(expert_forms())})", "rl")
-    reward = typer.prompt(f"{name}: reward ({', '.join(REWARDS)}; empty: by the answers)", "")
-    shown = f"a file, or {', '.join(STANDARD)}; empty: hold problems out"
-    benchmark = typer.prompt(f"{name}: benchmark ({shown})", "")
+    reward = _ask(f"{name}: reward ({', '.join(REWARDS)}; empty: by the answers)")
+    benchmark = _ask(f"{name}: benchmark (a file, or {', '.join(STANDARD)}; empty: hold problems out)")
     return DomainWish(
         name,
         prompts=Path(file) if file else None,
@@ -270,3 +272,8 @@ def _asked_domain(name: str, has_shared: bool) -> DomainWish:
         expert=expert,
         benchmarks=(benchmark,) if benchmark else (),
     )
+
+
+def _ask(question: str) -> str:
+    """An answer that may be empty."""
+    return typer.prompt(question, "", show_default=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +36,6 @@ def make(wish: Wish) -> Made:
     Nothing is written. The config has been loaded as it will stand.
     """
     from configs.json_schema import editor_schema
-    from configs.load import load_text
 
     wish = replace(wish, folder=wish.folder.expanduser().absolute())
     _check(wish)
@@ -58,11 +58,22 @@ def make(wish: Wish) -> Made:
         sizes=sizes,
         lengths_why=lengths_why,
     )
-    load_text(text, wish.folder / CONFIG)
+    _check_text(text, wish.folder / CONFIG)
     files = {name: content for part in read for name, content in part.files.items()}
     files |= {SCHEMA: json.dumps(editor_schema(), indent=1) + "\n", CONFIG: text}
     said = [part.said for part in read if part.said]
     return Made({wish.folder / name: content for name, content in files.items()}, (*said, lengths_why))
+
+
+def _check_text(text: str, path: Path) -> None:
+    """Loads the config as it will stand; what is wrong with it came from a flag's block."""
+    from configs.load import load_text
+
+    try:
+        load_text(text, path)
+    except ConfigError as error:
+        place = re.compile(rf"^{re.escape(str(path))}(:\d+)?: ")  # of a file that nobody has seen
+        raise ConfigError(*(f"the flags make: {place.sub('', each)}" for each in error.problems)) from None
 
 
 def _sizes(wish: Wish, read: Sequence[Part], label: str) -> tuple[Sizes, str]:
@@ -81,13 +92,23 @@ def _sizes(wish: Wish, read: Sequence[Part], label: str) -> tuple[Sizes, str]:
     except ConfigError:  # a name of the hub that is not on this machine yet
         why = "Lengths as usual on this device: the student is not on this machine, so nothing was measured"
     else:
-        student, longest = Student.read(folder), longest_prompt(prompts, folder)
+        with _named("--student"):
+            student, longest = Student.read(folder), longest_prompt(prompts, folder)
         measured = "the student has no chat template, so prompts were not measured"
         if longest is not None:
             measured = f"the longest prompt has {longest} tokens"
         context = "not known" if student.context is None else f"{student.context} tokens"
         why = f"Lengths: {measured}; the student's context is {context}"
     return choose(wish.device, wish.gpus, len(wish.domains), student, longest), why
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Puts the flag before what is wrong with its value."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(*(f"{flag}: {problem}" for problem in error.problems)) from None
 
 
 def write(made: Made) -> None:
@@ -97,6 +118,8 @@ def write(made: Made) -> None:
     for path in made.files:
         if path.exists() or path.is_symlink():
             raise ConfigError(f"{path}: exists, and init overwrites nothing; name another folder")
+    folder = next(iter(made.files)).parent
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
     written: list[Path] = []
     try:
         for path, text in made.files.items():
@@ -106,8 +129,15 @@ def write(made: Made) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         if len(written) < len(made.files):
-            for done in written:
-                done.unlink()
+            _remove(written, created)
+
+
+def _remove(files: Sequence[Path], folders: Sequence[Path]) -> None:
+    for path in files:
+        path.unlink()
+    for folder in folders:
+        if folder.is_dir():
+            folder.rmdir()
 
 
 def _check(wish: Wish) -> None:

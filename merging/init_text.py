@@ -93,6 +93,8 @@ def as_yaml(value: object) -> str:
 def _dumper():
     import yaml
 
+    from configs.load import FLOAT
+
     class Dumper(yaml.SafeDumper):
         """Texts of several lines, and what is not printable, as one quoted line."""
 
@@ -104,6 +106,7 @@ def _dumper():
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
     return Dumper
 
 
