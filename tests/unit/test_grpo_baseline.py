@@ -366,18 +366,14 @@ def test_other_options_train_anew_and_never_continue(opened, trainer):
 def test_another_learning_rate_is_another_baseline_and_is_told_in_the_report(opened, trainer):
     folder, routed = opened()
     train_baselines(folder, [], routed, FakeCluster())
-    assert json.loads((folder.baseline("grpo") / "baseline.json").read_text()) == {
-        "kind": "grpo", "samples_per_prompt": 2,
-    }, "a block without a rate keeps the record that runs of before have"  # fmt: skip
     assert _notes(folder) == []
     folder, routed = opened(SLOWER)
-    train_baselines(folder, [], routed, FakeCluster())
+    for _ in range(2):
+        train_baselines(folder, [], routed, FakeCluster())
     assert [job.learning_rate for job in trainer.jobs] == [1e-5, 0.25] and added(folder) == 2
     assert _notes(folder) == ["baseline grpo was trained at learning rate 0.25, the merge at 1e-05"]
     found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), [])
     assert found["baseline grpo"] == "samples_per_prompt 2, learning_rate 0.25"
-    train_baselines(folder, [], routed, FakeCluster())
-    assert len(trainer.jobs) == 2
 
 
 def test_a_model_without_its_record_is_exported_again(opened, trainer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
-from configs.baselines import SftBaseline
+from configs.baselines import GrpoBaseline, SftBaseline
 from configs.load import load_config
 from configs.schema import Hardware
 from eval.records import Completion
@@ -132,6 +133,13 @@ def test_a_training_at_another_learning_rate_is_not_taken_for_the_declared_one(t
     assert is_made(merges, target) and not is_made(own, target)  # a folder without a record: no options
     write_record(own, target)
     assert [is_made(block, target) for block in (own, other, merges)] == [True, False, False]
+
+
+def test_a_block_that_takes_the_merges_rate_is_recorded_without_one(tmp_path):
+    """So runs of before baselines had a rate are found made."""
+    write_record(GrpoBaseline(kind="grpo"), tmp_path)
+    assert json.loads((tmp_path / "baseline.json").read_text()) == {"kind": "grpo", "samples_per_prompt": 8}
+    assert is_made(GrpoBaseline(kind="grpo"), tmp_path)
 
 
 def job(**changes) -> SftJob:
