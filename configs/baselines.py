@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
 
-from configs.strict import Strict
+from configs.strict import Strict, by_kind
 
 
 class OpdBaseline(Strict):
@@ -35,12 +35,15 @@ class InterpolationBaseline(Strict):
 
 class GrpoBaseline(Strict):
     """One model trained by GRPO on all domains from the base student, without teachers: the merge's prompts,
-    rollouts, steps, learning rate, lengths and seed, each answer judged by the `reward` of its domain."""
+    rollouts, steps, lengths, seed and, unless it has its own, learning rate; each answer is judged by the
+    `reward` of its domain."""
 
     kind: Literal["grpo"]
     samples_per_prompt: Annotated[int, Field(ge=2)] = 8
     """Rollouts of one prompt: the group that GRPO compares. A step takes as many prompts as make the
     rollouts of the merge's step, `training.prompts_per_step * training.samples_per_prompt`."""
+    learning_rate: PositiveFloat | None = None
+    """AdamW's learning rate; by default the merge's, which may be too high where only rewards teach."""
 
     def prompts_per_step(self, rollouts: int, domains: int) -> int:
         """Prompts of a step of so many rollouts.
@@ -63,9 +66,12 @@ class GrpoBaseline(Strict):
 
 class SftBaseline(Strict):
     """Supervised fine-tuning of the base student on the routed teachers' answers at temperature 1, one for
-    each rollout of the merge: the same prompts, sequences, steps and learning rate."""
+    each rollout of the merge: the same prompts, sequences, steps and, unless it has its own, learning
+    rate."""
 
     kind: Literal["sft"]
+    learning_rate: PositiveFloat | None = None
+    """AdamW's learning rate; by default the merge's."""
 
 
 class OracleBaseline(Strict):
@@ -127,6 +133,9 @@ WeightBaseline = (
 )
 """Those that are computed from weights; `merging.weights.METHODS` holds their implementations."""
 
+OwnRateBaseline = SftBaseline | GrpoBaseline
+"""Those that may be trained at a learning rate of their own."""
+
 DistilledBaseline = OpdBaseline | InterpolationBaseline
 """Those that are the merge's own training at another lambda."""
 
@@ -152,10 +161,6 @@ BaselineName = Literal[
 ]
 
 
-def _expand_name(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
 def _kinds_are_unique(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     kinds = [baseline.kind for baseline in baselines]
     twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
@@ -167,9 +172,7 @@ def _kinds_are_unique(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
     return baselines
 
 
-NamedBaseline = Annotated[
-    Baseline, BeforeValidator(_expand_name, json_schema_input_type=BaselineName | Baseline)
-]
+NamedBaseline = Annotated[Baseline, BeforeValidator(by_kind, json_schema_input_type=BaselineName | Baseline)]
 """A block, or its kind alone for the block's defaults."""
 
 Baselines = Annotated[tuple[NamedBaseline, ...], AfterValidator(_kinds_are_unique)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from configs.strict import Name, Strict
 
@@ -22,6 +22,17 @@ BENCHMARKS = (
 )
 """Standard benchmarks that can be named without a block; `eval.benchmarks.STANDARD` implements them."""
 
+StandardName = Literal[
+    "aime24",
+    "aime25",
+    "gsm8k",
+    "hmmt25_feb",
+    "hmmt25_nov",
+    "humaneval_plus",
+    "livecodebench_v6",
+    "math500",
+    "mbpp_plus",
+]
 
 PROGRAM_FILES = {"greedy": ".evalplus", "sampled": ".evalplus.sampled"}
 """What the files of programs that a run exports add to a benchmark's name, by mode."""
@@ -31,17 +42,7 @@ class StandardBenchmark(Strict):
     """A published benchmark by name, optionally from a local file."""
 
     kind: Literal["standard"]
-    name: Literal[
-        "aime24",
-        "aime25",
-        "gsm8k",
-        "hmmt25_feb",
-        "hmmt25_nov",
-        "humaneval_plus",
-        "livecodebench_v6",
-        "math500",
-        "mbpp_plus",
-    ]
+    name: StandardName
     path: Path | None = None
     """Local copy of its file; by default the benchmark's own source (hub or EvalPlus's download)."""
     limit: PositiveInt | None = None
@@ -90,3 +91,13 @@ class EvalPlusBenchmark(Strict):
 
 
 Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]
+
+
+def _standard(value: object) -> object:
+    return {"kind": "standard", "name": value} if isinstance(value, str) else value
+
+
+NamedBenchmark = Annotated[
+    Benchmark, BeforeValidator(_standard, json_schema_input_type=StandardName | Benchmark)
+]
+"""A block, or the name of a standard benchmark."""

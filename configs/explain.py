@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import types
 from collections.abc import Iterable
-from typing import Annotated, Any, Union, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import Any, get_args, get_origin
 
 from configs.schema import MergeConfig
+from configs.shape import fields_of, is_model, keys_and_places, kind_of, members, nearest_places
 
 Loc = tuple[str | int, ...]
 
@@ -38,7 +36,7 @@ def explain(error: dict[str, Any], data: object) -> tuple[Loc, str]:
     kind, context = error["type"], error.get("ctx", {})
     given = _brief(error.get("input"))
     if kind == "extra_forbidden":
-        return loc, f"unknown key; {_choices(str(error['loc'][-1]), 'keys', _keys_at(error['loc'][:-1]))}"
+        return loc, f"unknown key; {_about_key(loc, _keys_at(error['loc'][:-1]))}"
     if kind == "missing":
         return loc, "required key is missing"
     if kind == "union_tag_invalid":
@@ -63,32 +61,6 @@ def explain(error: dict[str, Any], data: object) -> tuple[Loc, str]:
     if expected and kind.endswith(("_type", "_parsing", "_from_float", "_parsing_size")):
         return loc, f"expected {expected}, got {given}"
     return loc, f"{error['msg'][0].lower()}{error['msg'][1:]}, got {given}"
-
-
-def fields_of(model: type[BaseModel]) -> list[str]:
-    """The model's keys, in the order of the schema."""
-    return list(model.model_fields)
-
-
-def members(annotation: object) -> list[Any]:
-    """The types that an annotation allows, without `Annotated` and without None."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return members(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return [m for arg in get_args(annotation) for m in members(arg) if m is not type(None)]
-    return [annotation]
-
-
-def kind_of(model: type[BaseModel]) -> str:
-    """The `kind` that selects this member of a union."""
-    literal = model.model_fields["kind"].annotation
-    return "/".join(get_args(literal))
-
-
-def is_model(annotation: object) -> bool:
-    """Whether the annotation is a pydantic model."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _users_loc(error: dict[str, Any], data: object) -> Loc:
@@ -140,11 +112,42 @@ def _names(expected: str) -> list[str]:
     return [part.strip(" '") for part in expected.replace(" or ", ", ").split(",")]
 
 
+def nearest(given: str, valid: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The valid name that a text most resembles, whatever its case; None if it resembles none."""
+    by_folded = {name.casefold(): name for name in valid}
+    near = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=cutoff)
+    return by_folded[near[0]] if near else None
+
+
+def did_you_mean(given: str, valid: Iterable[str]) -> str:
+    """A question to put before a list of valid names, or nothing."""
+    near = nearest(given, valid)
+    return f"did you mean {near!r}? " if near else ""
+
+
 def _choices(given: str, what: str, valid: Iterable[str]) -> str:
     valid = list(valid)
-    near = difflib.get_close_matches(given, valid, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}valid {what}: {', '.join(valid)}"
+    return f"{did_you_mean(given, valid)}valid {what}: {', '.join(valid)}"
+
+
+_ALSO_CALLED = {"lambda": "reward_scale", "lr": "learning_rate", "batch_size": "prompts_per_step"}
+"""Names that the field has for keys of ours."""
+
+
+def _about_key(loc: Loc, valid: list[str]) -> str:
+    """What an unknown key may have meant: one that is valid there, or the same key in another place."""
+    key, known = str(loc[-1]), keys_and_places(MergeConfig)
+    meant = _ALSO_CALLED.get(key, key)
+    if meant in valid:
+        return f"did you mean {meant!r}? valid keys: {', '.join(valid)}"
+    hint = did_you_mean(key, valid)
+    if meant not in known and not hint:
+        meant = nearest(key, known, cutoff=0.8) or key
+    if meant not in known:
+        return f"{hint}valid keys: {', '.join(valid)}"
+    *rest, last = map(str, nearest_places(known[meant], loc[:-1]))
+    places = f"{', '.join(rest)} or {last}" if rest else last
+    return f"{hint}`{meant}` belongs to {places}; valid keys: {', '.join(valid)}"
 
 
 def _brief(value: object) -> str:

@@ -45,14 +45,18 @@ class LoadedConfig:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
-    """Read, override, resolve and validate a config.
+    """Read, override, resolve and validate a config; see `load_text`."""
+    path = Path(path).expanduser().absolute()
+    return load_text(_read(path), path, overrides)
+
+
+def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Override, resolve and validate the text of a config that stands, or will stand, at `path`.
 
     `overrides` are `a.b.c=value` with a YAML value; a list is entered by position
     (`domains.math.benchmarks.0.limit=5`). Relative paths, also those of overrides, are read from the
     config file's folder. Raises ConfigError with one message a problem, each with its place.
     """
-    path = Path(path).expanduser().absolute()
-    text = _read(path)
     data, places = _parse(text, path)
     for override in overrides:
         _apply(override, data, places)
@@ -101,17 +105,18 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
+FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
+"""A plain text that is a number; who writes YAML must quote it where text is meant."""
 
 
-def _yaml_loader() -> type[yaml.SafeLoader]:
+def yaml_loader() -> type[yaml.SafeLoader]:
     """A safe loader that reads `1e-6` as a number, as YAML 1.2 does."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
     return Loader
 
 
@@ -119,7 +124,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, str]]:
     """The file's mapping, and the place (`file:line`) of every value in it."""
     import yaml
 
-    loader = _yaml_loader()(text)
+    loader = yaml_loader()(text)
     try:
         root = loader.get_single_node()
         if root is None:
@@ -129,9 +134,10 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, str]]:
         _refuse_duplicate_keys(root, path)
         data = loader.construct_document(root)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        from configs.yaml_errors import explain_yaml
+
+        line, what = explain_yaml(error, text)
+        raise ConfigError(f"{f'{path}:{line}' if line else path}: not valid YAML: {what}") from None
     finally:
         loader.dispose()
     # constructing has expanded merge keys (<<) in the nodes, so these are the keys of `data`
@@ -198,7 +204,7 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
     if not equals or not dotted.strip():
         raise ConfigError(f"{where}: expected KEY=VALUE, such as training.steps=10")
     try:
-        value = yaml.load(text, Loader=_yaml_loader())
+        value = yaml.load(text, Loader=yaml_loader())
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{where}: the value is not valid YAML: {problem}") from None
@@ -210,6 +216,7 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
         if not rest:
             break
         if isinstance(node, dict) and node.get(key) is None:
+            _refuse_to_make(loc, rest, node, where)
             node[key] = {}
         node = node[key]
         if not isinstance(node, dict | list):
@@ -217,6 +224,21 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
     node[key] = value
     for old in [old for old in places if old[: len(loc)] == loc]:
         places[old] = where
+
+
+def _refuse_to_make(loc: Loc, rest: str, node: dict[str, Any], where: str) -> None:
+    """Raise where a key that is not in the file is entered and cannot be made by a part of it."""
+    from configs.explain import did_you_mean
+
+    if loc[:-1] == ("domains",):
+        raise ConfigError(
+            f"{where}: no domain {loc[-1]!r}; {did_you_mean(str(loc[-1]), node)}domains: {', '.join(node)}"
+        )
+    if rest.partition(".")[0].isdecimal() and loc != ("domains",):
+        raise ConfigError(
+            f"{where}: {show(loc)} is not in the file, so it has no position {rest.partition('.')[0]}; give "
+            f"the whole list, {show(loc)}=[...]"
+        )
 
 
 def _next_key(node: dict | list, dotted: str, where: str) -> tuple[str | int, str]:

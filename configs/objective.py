@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from configs.guards import Alarms
-from configs.strict import Strict
+from configs.strict import Strict, by_kind
 
 AUTO = "auto"
 """Lambda is what `protege probe` finds best."""
@@ -52,6 +52,13 @@ class TopKEstimator(Strict):
 
 Estimator = Annotated[SampledEstimator | FullEstimator | TopKEstimator, Field(discriminator="kind")]
 
+EstimatorName = Literal["sampled", "full", "topk"]
+
+NamedEstimator = Annotated[
+    Estimator, BeforeValidator(by_kind, json_schema_input_type=EstimatorName | Estimator)
+]
+"""A block, or its kind alone for the block's defaults."""
+
 
 class StudentReference(Strict):
     """The student's initial weights."""
@@ -76,6 +83,13 @@ class ModelReference(Strict):
 
 Reference = Annotated[StudentReference | TeacherBaseReference | ModelReference, Field(discriminator="kind")]
 
+ReferenceName = Literal["student", "teacher_base"]
+
+NamedReference = Annotated[
+    Reference, BeforeValidator(by_kind, json_schema_input_type=ReferenceName | Reference)
+]
+"""A block, or its kind alone for one that has no options."""
+
 
 class Objective(Strict):
     """G-OPD: maximise lambda*log(teacher/reference) - KL(student || reference) (arXiv 2602.12125)."""
@@ -86,9 +100,9 @@ class Objective(Strict):
     beyond noise."""
     reward_scale_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which lambda moves linearly from 1 (plain distillation) to its value; 0: no warm-up."""
-    reference: Reference = StudentReference(kind="student")
+    reference: NamedReference = StudentReference(kind="student")
     """Whose log-probability B is, by name (`student`, `teacher_base`) or as a block."""
-    estimator: Estimator = SampledEstimator()
+    estimator: NamedEstimator = SampledEstimator()
     """How its gradient is estimated, by name (`sampled`, `full`, `topk`) or as a block."""
 
     largest_log_ratio: PositiveFloat = 100.0
@@ -102,14 +116,6 @@ class Objective(Strict):
 
     alarms: Alarms = Alarms()
     """Guards on the answers' length and end while the student trains."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_names(cls, data: object) -> object:
-        if isinstance(data, dict):
-            named = {key: data[key] for key in ("estimator", "reference") if isinstance(data.get(key), str)}
-            data = {**data, **{key: {"kind": name} for key, name in named.items()}}
-        return data
 
 
 class DomainObjective(Strict):

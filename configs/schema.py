@@ -24,7 +24,7 @@ from configs.baselines import (
     TrainedBaseline,
     WeightBaseline,
 )
-from configs.benchmarks import PROGRAM_FILES, Benchmark
+from configs.benchmarks import PROGRAM_FILES, NamedBenchmark
 from configs.experts import Expert, ModelExpert, RegisteredExpert, RLExpert
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.prompts import Prompts
@@ -47,21 +47,13 @@ class Domain(Strict):
     with this domain."""
     reward: Literal["math", "code", "exact", "number"]
     """How an answer is judged while the expert is trained."""
-    benchmarks: tuple[Benchmark, ...] = ()
+    benchmarks: tuple[NamedBenchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
     validation: Prompts | None = None
     """Prompts with answers that nothing trains on, for `protege probe` and `reward_scale: auto`; by default
     they take training prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_benchmark_names(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("benchmarks"), list | tuple):
-            named = [{"kind": "standard", "name": b} if isinstance(b, str) else b for b in data["benchmarks"]]
-            data = {**data, "benchmarks": named}
-        return data
 
 
 class LabelRouting(Strict):

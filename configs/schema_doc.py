@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs.explain import is_model, kind_of, members
+from configs.json_schema import editor_schema
 from configs.schema import MergeConfig
+from configs.shape import is_model, kind_of, members
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -34,7 +35,7 @@ def markdown() -> str:
 
 def json_schema() -> str:
     """The JSON schema of a config file, as text."""
-    return json.dumps(MergeConfig.model_json_schema(), indent=1) + "\n"
+    return json.dumps(editor_schema(), indent=1) + "\n"
 
 
 def files() -> dict[Path, str]:

@@ -15,3 +15,8 @@ class Strict(BaseModel):
     """Unknown keys are refused and values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def by_kind(value: object) -> object:
+    """A name in place of a block: the block of that kind with its defaults."""
+    return {"kind": value} if isinstance(value, str) else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from merging import cli_init
 from merging.cli_arguments import ConfigPath, Overrides, load
 from merging.cli_experts import experts
 
@@ -62,6 +63,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(experts, name="experts")
+cli_init.register(app)
 
 
 def main() -> None:

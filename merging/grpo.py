@@ -62,7 +62,7 @@ def baseline_job(
         steps=training.steps,
         prompts_per_step=config.grpo_prompts_per_step(baseline),
         samples_per_prompt=baseline.samples_per_prompt,
-        learning_rate=training.learning_rate,
+        learning_rate=baseline.learning_rate or training.learning_rate,
         warmup_steps=training.warmup_steps,
         schedule=training.schedule,
         weight_decay=training.weight_decay,

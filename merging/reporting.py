@@ -8,8 +8,10 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.baselines import OwnRateBaseline
 from configs.load import registry_root
 from configs.objective import ModelReference
+from configs.schema import MergeConfig
 from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
@@ -145,7 +147,21 @@ def _notes(folder: RunFolder) -> list[str]:
     works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
     for name, work in works.items():
         notes += [f"{name}, {alarm.sentence}" for alarm in read_alarms(work)]
-    return [*notes, *[NOTE] * folder.config.compares_oracle()]
+    return [*notes, *_own_rates(folder.config), *[NOTE] * folder.config.compares_oracle()]
+
+
+def _own_rates(config: MergeConfig) -> list[str]:
+    """Which baselines were trained at another learning rate than the merge."""
+    merged = config.training.learning_rate
+    own = {
+        baseline.kind: baseline.learning_rate
+        for baseline in config.baselines
+        if isinstance(baseline, OwnRateBaseline) and baseline.learning_rate not in (None, merged)
+    }
+    return [
+        f"baseline {kind} was trained at learning rate {rate:g}, the merge at {merged:g}"
+        for kind, rate in own.items()
+    ]
 
 
 def _manifest(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:

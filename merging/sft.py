@@ -36,7 +36,7 @@ def train_sft(
     rows = work / "answers.parquet"
     if not rows.exists():
         write_answers(folder, teachers, rows)
-    job = sft_job(folder.config, rows, work, name)
+    job = sft_job(folder.config, baseline, rows, work)
     with bar(f"baseline {name}", job.steps, last_checkpoint(job.checkpoints)) as shown:
         train(job, cluster(), lambda step, raw: shown.update(step, f"loss {raw[METRICS['loss']]:.3f}"))
     lines = [_line(raw) for raw in read_metrics(work)]
@@ -46,17 +46,20 @@ def train_sft(
     write_record(baseline, target)
 
 
-def sft_job(config: MergeConfig, rows: Path, work: Path, name: str) -> SftJob:
-    """The merge's student, steps, sequences a step and optimizer, on rows of token ids."""
+def sft_job(config: MergeConfig, baseline: SftBaseline, rows: Path, work: Path) -> SftJob:
+    """The merge's student, steps, sequences a step and optimizer, on rows of token ids.
+
+    The block's own learning rate, where it has one, takes the place of the merge's.
+    """
     training = config.training
     return SftJob(
-        name=name,
+        name=baseline.kind,
         model_path=config.student,
         train_file=rows,
         folder=work,
         steps=training.steps,
         rows_per_step=training.prompts_per_step * training.samples_per_prompt,
-        learning_rate=training.learning_rate,
+        learning_rate=baseline.learning_rate or training.learning_rate,
         warmup_steps=training.warmup_steps,
         schedule=training.schedule,
         weight_decay=training.weight_decay,

@@ -60,7 +60,7 @@ def merge_weights(baseline: WeightBaseline, base: Path, experts: Sequence[Path],
 
 def write_record(baseline: Baseline, folder: Path) -> None:
     """Says in a baseline's folder which block it was made by."""
-    write_json(folder / RECORD, baseline.model_dump(mode="json"))
+    write_json(folder / RECORD, _block(baseline))
 
 
 def is_made(baseline: Baseline, folder: Path) -> bool:
@@ -72,7 +72,7 @@ def is_made(baseline: Baseline, folder: Path) -> bool:
         return False
     record = folder / RECORD
     made_by = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"kind": folder.name}
-    return made_by == baseline.model_dump(mode="json")
+    return made_by == _block(baseline)
 
 
 def open_work(baseline: TrainedBaseline, work: Path) -> None:
@@ -86,8 +86,13 @@ def open_work(baseline: TrainedBaseline, work: Path) -> None:
 
 
 def options(baseline: Baseline) -> dict[str, float | int]:
-    """The block without its kind."""
-    return baseline.model_dump(exclude={"kind"})
+    """The block without its kind, and without what it leaves to the merge."""
+    return baseline.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+def _block(baseline: Baseline) -> dict[str, str | float | int]:
+    """The block as its record holds it."""
+    return baseline.model_dump(mode="json", exclude_none=True)
 
 
 def _load(folder: Path):

@@ -238,7 +238,7 @@ MISTAKES = {
     "key twice": (("student: ./student", "name: x"), "CONFIG:2: key 'name' is given twice; first on line 1"),
     "yaml syntax": (
         ("student: ./student", "student: [x"),
-        "CONFIG:3: not valid YAML: expected ',' or ']', but got ':'",
+        "CONFIG:3: not valid YAML: expected ',' or ']', but got ':', in the list that opens on line 2",
     ),
     "recursive alias": (
         ("student: ./student", "student: &x [*x]"),

@@ -19,7 +19,7 @@ from merging import grpo as module
 from merging.grpo import baseline_job
 from merging.metrics import grpo_metrics
 from merging.preflight import preflight
-from merging.reporting import _curves, provenance
+from merging.reporting import _curves, _notes, provenance
 from merging.run import scheduled, train_baselines, write_prompts
 from merging.run_folder import RunFolder
 from merging.weights import is_made
@@ -33,6 +33,7 @@ from trainer.run import last_checkpoint
 
 REWARDS = {"math": "exact", "code": "number", "logic": "math"}
 PAIRS = "baselines=[{kind: grpo, samples_per_prompt: 2}]"
+SLOWER = "baselines=[{kind: grpo, samples_per_prompt: 2, learning_rate: 0.25}]"
 FOURS = "baselines=[{kind: grpo, samples_per_prompt: 4}]"
 
 
@@ -150,6 +151,7 @@ CHANGES = {
     "training.samples_per_prompt=2": {"prompts_per_step": 8},
     FOURS: {"prompts_per_step": 2, "samples_per_prompt": 4},
     "training.learning_rate=0.5": {"learning_rate": 0.5},
+    SLOWER: {"learning_rate": 0.25},
     "training.warmup_steps=3": {"warmup_steps": 3},
     "training.schedule=cosine": {"schedule": "cosine"},
     "training.max_prompt_tokens=25": {"max_prompt_tokens": 25},
@@ -359,6 +361,19 @@ def test_other_options_train_anew_and_never_continue(opened, trainer):
     assert [job.samples_per_prompt for job in trainer.jobs] == [2, 4, 4]
     assert added(folder) == 3 and len(folder.read_metrics("grpo")) == 2
     assert is_made(folder.config.baselines[0], folder.baseline("grpo"))
+
+
+def test_another_learning_rate_is_another_baseline_and_is_told_in_the_report(opened, trainer):
+    folder, routed = opened()
+    train_baselines(folder, [], routed, FakeCluster())
+    assert _notes(folder) == []
+    folder, routed = opened(SLOWER)
+    for _ in range(2):
+        train_baselines(folder, [], routed, FakeCluster())
+    assert [job.learning_rate for job in trainer.jobs] == [1e-5, 0.25] and added(folder) == 2
+    assert _notes(folder) == ["baseline grpo was trained at learning rate 0.25, the merge at 1e-05"]
+    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), [])
+    assert found["baseline grpo"] == "samples_per_prompt 2, learning_rate 0.25"
 
 
 def test_a_model_without_its_record_is_exported_again(opened, trainer):

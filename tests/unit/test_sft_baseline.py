@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
+from configs.baselines import GrpoBaseline, SftBaseline
 from configs.load import load_config
 from configs.schema import Hardware
 from eval.records import Completion
@@ -16,6 +18,7 @@ from merging import run as run_module
 from merging import sft
 from merging.preflight import preflight
 from merging.run_folder import RunFolder
+from merging.weights import is_made, write_record
 from tests.unit.model_copies import STUDENT
 from tests.unit.tiny_model import sum_rows, write_config, write_jsonl
 from trainer.sft import SftJob, sft_config
@@ -108,9 +111,35 @@ def test_the_loss_is_on_the_answer_alone(tmp_path):
 
 
 def test_it_has_the_merges_steps_sequences_and_optimizer(folder):
-    job = sft.sft_job(folder.config, Path("rows"), folder.path / "sft", "sft")
-    assert (job.steps, job.rows_per_step, job.learning_rate, job.seed) == (2, 8, 3e-4, 7)
+    job = sft.sft_job(folder.config, SftBaseline(kind="sft"), Path("rows"), folder.path / "sft")
+    assert (job.name, job.steps, job.rows_per_step, job.learning_rate, job.seed) == ("sft", 2, 8, 3e-4, 7)
     assert job.model_path == folder.config.student and job.checkpoints == folder.path / "sft" / "checkpoints"
+
+
+def test_its_own_learning_rate_takes_the_place_of_the_merges_and_of_nothing_else(folder):
+    own = SftBaseline(kind="sft", learning_rate=1e-5)
+    jobs = [
+        sft.sft_job(folder.config, block, Path("rows"), folder.path)
+        for block in (SftBaseline(kind="sft"), own)
+    ]
+    assert (jobs[0].learning_rate, jobs[1].learning_rate) == (3e-4, 1e-5)
+    assert dataclasses.replace(jobs[1], learning_rate=3e-4) == jobs[0]
+
+
+def test_a_training_at_another_learning_rate_is_not_taken_for_the_declared_one(tmp_path):
+    own, other = (SftBaseline(kind="sft", learning_rate=rate) for rate in (1e-5, 2e-5))
+    merges, target = SftBaseline(kind="sft"), tmp_path / "sft"
+    target.mkdir()
+    assert is_made(merges, target) and not is_made(own, target)  # a folder without a record: no options
+    write_record(own, target)
+    assert [is_made(block, target) for block in (own, other, merges)] == [True, False, False]
+
+
+def test_a_block_that_takes_the_merges_rate_is_recorded_without_one(tmp_path):
+    """So runs of before baselines had a rate are found made."""
+    write_record(GrpoBaseline(kind="grpo"), tmp_path)
+    assert json.loads((tmp_path / "baseline.json").read_text()) == {"kind": "grpo", "samples_per_prompt": 8}
+    assert is_made(GrpoBaseline(kind="grpo"), tmp_path)
 
 
 def job(**changes) -> SftJob:
