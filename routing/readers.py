@@ -24,7 +24,10 @@ def parts(cfg: PromptSource) -> list[PromptSource]:
     if not isinstance(cfg, FilePrompts | VerlPrompts):
         return [cfg]
     suffixes = FORMATS if isinstance(cfg, FilePrompts) else (".parquet",)
-    return [cfg.model_copy(update={"path": path}) for path in _files(cfg.path, suffixes)]
+    try:
+        return [cfg.model_copy(update={"path": path}) for path in _files(cfg.path, suffixes)]
+    except OSError as error:
+        raise ConfigError(f"{cfg.path}: cannot be read: {error.strerror or error}") from None
 
 
 def _files(path: Path, suffixes) -> list[Path]:
@@ -159,7 +162,12 @@ def _read_parquet(file: IO[bytes], path: Path) -> Iterator[Row]:
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable Parquet file: {error}") from None
+        raise ConfigError(f"{path}: not a readable Parquet file: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    """What a library says, in at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _refuse_repeated(columns: list[str], path: Path) -> None:
@@ -191,7 +199,7 @@ def read_hub(cfg: HubPrompts) -> Iterator[Row]:
         )
     # the library raises ordinary errors of many kinds (no such set, split, file, network)
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        cause = f"{type(error).__name__}: {_one_line(error)}"
         raise ConfigError(f"data set {cfg.path}[{cfg.split}] cannot be loaded: {cause}") from None
     yield from enumerate(table, start=1)
 
@@ -206,8 +214,7 @@ def read_local(cfg: LocalPrompts) -> Iterator[Row]:
     try:
         found = datasets.load_from_disk(str(cfg.path)) if saved else datasets.load_dataset(str(cfg.path))
     except Exception as error:  # of many kinds, as above
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{cfg.path}: cannot be loaded as a data set: {cause}") from None
+        raise ConfigError(f"{cfg.path}: cannot be loaded as a data set: {_one_line(error)}") from None
     yield from enumerate(_split(found, cfg), start=1)
 
 

@@ -230,7 +230,7 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
     assert (folder.path / "prompts/overlaps.jsonl").read_text() == ""
     folder.write_counts([*rows[:4], routed(None)[1], *rows[3:6]], found(None))
     assert folder.counts()["all_answered"] is False
-    with pytest.raises(AssertionError, match="planned {'math': 4, 'code': 4}, written {'math': 8}"):
+    with pytest.raises(AssertionError, match=r"planned .*'code': 4.*, written .*'math': 8"):
         folder.write_counts([rows[0]] * 8, found("1"))
 
 
