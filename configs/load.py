@@ -287,7 +287,9 @@ def _resolve(mapping: object, key: str, folder: Path) -> None:
 
 
 def _resolve_prompts(prompts: object, folder: Path) -> None:
-    if isinstance(prompts, dict) and prompts.get("kind") == "file":
+    from configs.prompts import LOCAL_PATHS
+
+    if isinstance(prompts, dict) and prompts.get("kind") in LOCAL_PATHS:
         _resolve(prompts, "path", folder)
 
 
@@ -318,7 +320,8 @@ def _validate(data: dict[str, Any], places: dict[Loc, str], path: Path) -> Merge
             loc = loc[:-1]
         return places.get(loc, str(path))
 
-    wrong = [f"{place(loc)}: {show(loc)}: {what}" for loc, what in _not_plain(data)]
+    unreadable = [*_not_plain(data), *_replaced(data)]
+    wrong = [f"{place(loc)}: {show(loc)}: {what}" for loc, what in unreadable]
     if wrong:
         raise ConfigError(*wrong)
     try:
@@ -349,6 +352,17 @@ def _coerced(valid: object, given: object, loc: Loc = ()) -> Iterator[tuple[Loc,
             yield loc, f"expected a whole number, got {given!r}"
         elif isinstance(valid, float) and not (whole or isinstance(given, float)):
             yield loc, f"expected a number, got {given!r}"
+
+
+def _replaced(data: dict[str, Any]) -> Iterator[tuple[Loc, str]]:
+    """Keys that have another place now."""
+    if isinstance(data.get("routing"), dict) and "balance" in data["routing"]:
+        message = (
+            "the section `mixing` says this: {kind: balanced}, the default, down-samples every domain to "
+            "the smallest; {kind: weighted, weights: {math: 1, code: 1}} uses all prompts, in equal shares; "
+            "{kind: temperature, temperature: 1} uses all, in proportion to their numbers"
+        )
+        yield ("routing", "balance"), message
 
 
 def _not_plain(value: object, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:

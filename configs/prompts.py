@@ -5,33 +5,109 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from configs.strict import Strict
 
 
 class PromptColumns(Strict):
-    """Where a prompt source keeps what we need; every named column must exist."""
+    """Where a prompt source keeps what we need; every named column must exist. A dot reaches into a nested
+    column (`extra_info.answer`)."""
 
-    prompt: str = "prompt"
-    """Column with the prompt: text, or a list of chat messages."""
+    prompt: str | None = None
+    """Column with the prompt: text, or a list of chat messages. By default `prompt`, unless the source has a
+    `template`."""
     answer: str | None = "answer"
     """Column with what the reward checks against (a text, a number, or any JSON value)."""
+    label: str | None = None
+    """Column with the domain's name, or with a value that `labels` names a domain for; by default
+    `routing.field`."""
 
 
-class FilePrompts(Strict):
-    """Prompts in a local file: `.jsonl`, `.parquet` or `.csv`."""
+class VerlColumns(PromptColumns):
+    """Where verl's format keeps what we need; every named column must exist."""
 
-    kind: Literal["file"] = "file"
-    path: Path
-    """File; a relative path is read from the config file's folder."""
+    answer: str | None = "reward_model.ground_truth"
+    """Column with what the reward checks against (a text, a number, or any JSON value)."""
+    label: str | None = None
+    """Column with the domain's name, or with a value that `labels` names a domain for. By default the first
+    of these that the data has: `routing.field`, `extra_info.opd_teacher`, and, where the source is no
+    domain's own, `ability`."""
+
+
+class PromptSource(Strict):
+    """What every kind of source can be told."""
+
+    kind: str
     columns: PromptColumns = PromptColumns()
     """Names of the columns."""
+    labels: dict[str, str] = Field({})
+    """Domain for a value of the label's column, such as `{math-teacher: math}`; other values must be names of
+    domains themselves."""
+    template: str | None = None
+    """A Jinja template that makes the prompt from the row's columns, instead of `columns.prompt`:
+    `"Solve: {{ question }}"`. A column that is missing or null is refused."""
+    system: Annotated[str, Field(min_length=1)] | None = None
+    """System message of every prompt; a prompt that has one already is refused."""
+    suffix: Annotated[str, Field(min_length=1)] | None = None
+    """Text at the end of every prompt's last message, as it stands: begin it with a space or a new line."""
     limit: PositiveInt | None = None
     """Use only the first so many rows."""
 
+    @model_validator(mode="after")
+    def _one_way_to_the_prompt(self) -> PromptSource:
+        if self.template is None:
+            return self
+        if self.columns.prompt is not None:
+            raise ValueError("`template` and `columns.prompt` both say what the prompt is; give one of them")
+        import jinja2
 
-class HubPrompts(Strict):
+        try:
+            jinja2.Environment().from_string(self.template)
+        except jinja2.TemplateSyntaxError as error:
+            raise ValueError(
+                f"`template` is no Jinja template: line {error.lineno}: {error.message}"
+            ) from None
+        return self
+
+    @property
+    def prompt_column(self) -> str:
+        """Column with the prompt, where there is no template."""
+        return self.columns.prompt or "prompt"
+
+
+class FilePrompts(PromptSource):
+    """Prompts in local files: `.jsonl`, `.jsonl.gz`, `.json` (a list of objects), `.parquet` or `.csv`."""
+
+    kind: Literal["file"] = "file"
+    path: Path
+    """File, pattern (`data/*.jsonl`) or folder, whose files of these kinds are read in the order of their
+    names; a relative path is read from the config file's folder."""
+
+
+class VerlPrompts(PromptSource):
+    """Prompts in verl's format: Parquet with `prompt` (chat messages), `reward_model.ground_truth` and
+    `extra_info`."""
+
+    kind: Literal["verl"]
+    path: Path
+    """File, pattern (`data/*.parquet`) or folder; a relative path is read from the config file's folder."""
+    columns: VerlColumns = VerlColumns()
+    """Names of the columns."""
+
+
+class LocalPrompts(PromptSource):
+    """Prompts in a folder with a Hugging Face dataset: one that `save_to_disk` wrote, or one that
+    `load_dataset` reads."""
+
+    kind: Literal["local"]
+    path: Path
+    """Folder; a relative path is read from the config file's folder."""
+    split: str | None = None
+    """Split to read; needed where there are several."""
+
+
+class HubPrompts(PromptSource):
     """Prompts in a Hugging Face dataset, from the hub or the local cache."""
 
     kind: Literal["hub"]
@@ -43,10 +119,9 @@ class HubPrompts(Strict):
     """Commit or tag; pin it for a reproducible run."""
     data_files: str | None = None
     """File or pattern within the dataset's repository."""
-    columns: PromptColumns = PromptColumns()
-    """Names of the columns; a dot reaches into a nested column (`extra_info.answer`)."""
-    limit: PositiveInt | None = None
-    """Use only the first so many rows."""
 
 
-Prompts = Annotated[FilePrompts | HubPrompts, Field(discriminator="kind")]
+LOCAL_PATHS = ("file", "verl", "local")
+"""Kinds whose `path` is read from the config file's folder."""
+
+Prompts = Annotated[FilePrompts | VerlPrompts | LocalPrompts | HubPrompts, Field(discriminator="kind")]

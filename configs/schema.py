@@ -26,7 +26,9 @@ from configs.baselines import (
 )
 from configs.benchmarks import PROGRAM_FILES, NamedBenchmark
 from configs.experts import Expert, ModelExpert, RegisteredExpert, RLExpert
+from configs.mixing import BALANCED, Mixing, WeightedMixing
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
+from configs.overlap import OverlapCheck
 from configs.prompts import Prompts
 from configs.strict import Name, Strict, Url
 
@@ -62,8 +64,6 @@ class LabelRouting(Strict):
     kind: Literal["label"] = "label"
     field: str = "domain"
     """Column with the domain's name; rows of a domain's own `prompts` may leave it out."""
-    balance: bool = True
-    """Down-sample every domain to the smallest, as the paper does."""
 
 
 class Training(Strict):
@@ -82,7 +82,9 @@ class Training(Strict):
     schedule: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after the warm-up; `cosine` ends at zero with the last step."""
     max_prompt_tokens: PositiveInt = 2048
-    """Longer prompts are refused."""
+    """Length limit of a prompt, chat template included."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What happens to longer prompts: nothing starts, or they are left out, of the experts' training too."""
     max_response_tokens: PositiveInt = 16384
     """Rollout length limit."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -165,6 +167,13 @@ class MergeConfig(Strict):
     """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
     routing: LabelRouting = LabelRouting()
     """How a prompt finds its teacher."""
+    mixing: Mixing = BALANCED
+    """How much of every step each domain has, and in which order its prompts come, by name or as a block."""
+    conflicts: Literal["refuse", "drop", "keep"] = "refuse"
+    """The same prompt in two domains, which two teachers would score: nothing starts, or all such rows are
+    left out, or each teacher scores its own row."""
+    overlap: OverlapCheck = OverlapCheck()
+    """What is done about training prompts that repeat a benchmark's problem."""
     objective: Objective = Objective()
     """What is maximised."""
     probe: Probe = Probe()
@@ -204,6 +213,29 @@ class MergeConfig(Strict):
                 f"domain {bare[0]!r} has no prompts: give domains.{bare[0]}.prompts, "
                 "or a labelled top-level `prompts`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_name_domains(self) -> MergeConfig:
+        sources = {"prompts": self.prompts}
+        sources |= {f"domains.{name}.prompts": domain.prompts for name, domain in self.domains.items()}
+        for place, source in sources.items():
+            for value, domain in source.labels.items() if source else ():
+                if domain not in self.domains:
+                    raise ValueError(
+                        f"{place}.labels: {value!r} is mapped to {domain!r}, which is no domain; valid: "
+                        f"{', '.join(self.domains)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_name_every_domain(self) -> MergeConfig:
+        if isinstance(self.mixing, WeightedMixing):
+            strange = [name for name in self.mixing.weights if name not in self.domains]
+            absent = [name for name in self.domains if name not in self.mixing.weights]
+            if strange or absent:
+                what = f"{strange[0]!r} is no domain" if strange else f"domain {absent[0]!r} has no weight"
+                raise ValueError(f"mixing.weights: {what}; name each of: {', '.join(self.domains)}")
         return self
 
     @model_validator(mode="after")

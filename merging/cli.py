@@ -98,14 +98,17 @@ def _existing_run(run: Path) -> Path:
 def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = None) -> None:
     """Validate a config and preflight it on this machine; starts nothing."""
     from merging.preflight import GIB, preflight
+    from merging.prompt_data import mix_of, mix_text
 
     loaded = load(config, overrides)
     found = preflight(loaded, _run_dir(loaded, run_dir))
+    mixed = mix_of(loaded.config, found.routed)
     for name, model in found.fingerprints.items():
         size = f"{model.parameters:,} parameters, context {model.max_position_embeddings}"
         typer.echo(f"model    {name}: {model.architecture}, {size}, weights {model.weights_sha256[:12]}")
     for name, count in found.counts().items():
-        typer.echo(f"prompts  {name}: {count}, longest {found.longest_prompt[name]} tokens")
+        part = mix_text(mixed, loaded.config, name)
+        typer.echo(f"prompts  {name}: {count}, longest {found.longest_prompt[name]} tokens, {part}")
     memory = "on GPUs" if found.memory_bytes is None else f"about {found.memory_bytes / GIB:.1f} GiB"
     typer.echo(f"machine  memory {memory}, disk about {found.disk_bytes / GIB:.1f} GiB")
     for note in found.notes:
@@ -119,25 +122,11 @@ def route(
     overrides: Overrides = None,
     examples: Annotated[int, typer.Option(min=0, help="Examples shown of each domain.")] = 2,
 ) -> None:
-    """Show how prompts are routed: counts and examples of each domain."""
-    from routing.mix import by_domain
-    from routing.routers import route as route_prompts
-    from routing.sources import collect_prompts
+    """Show how prompts are routed and mixed: counts, shares and examples of each domain."""
+    from merging.route_text import lines
 
-    cfg = load(config, overrides).config
-    found = collect_prompts(cfg)
-    groups = by_domain(route_prompts(found.prompts, cfg.routing, list(cfg.domains)))
-    smallest = min(map(len, groups.values()))
-    declared = {name: cfg.reward_scale_of(name) for name in cfg.domains}
-    scales = {name: "auto" if scale is None else f"{scale:g}" for name, scale in declared.items()}
-    for name in cfg.domains:
-        used = smallest if cfg.routing.balance else len(groups[name])
-        typer.echo(f"{name}: {len(groups[name])} prompts, {used} used, lambda {scales[name]}")
-        for item in groups[name][:examples]:
-            text = " ".join(item.prompt.text.split())
-            text = text if len(text) <= 100 else text[:97] + "..."
-            typer.echo(f"  row {item.prompt.row} ({item.reason}): {text}")
-    typer.echo(f"{found.duplicates} duplicate prompts dropped")
+    for line in lines(load(config, overrides).config, examples):
+        typer.echo(line)
 
 
 @app.command()

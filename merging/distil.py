@@ -52,6 +52,7 @@ class Distillation:
             except _BackOff as stopped:
                 cluster.close()  # verl's placement groups keep the devices of a training that was ended
                 self._back_off(stopped.alarm, job)
+        self._check_rows(job)
         self.folder.write_metrics(self.name, self._kept_lines())
         export(job.checkpoints, job.steps, Path(self.folder.config.student), target)
 
@@ -108,6 +109,14 @@ class Distillation:
                 say(f"alarm: {self.log.add(alarm).sentence}")
                 if settings.action == "stop":
                     raise TrainingHalted(f"{alarm.sentence} (objective.alarms.action: stop)")
+
+    def _check_rows(self, job) -> None:
+        from merging.trained_rows import check_trained
+
+        training, planned = self.folder.config.training, self.folder.counts()["rows"]
+        check_trained(
+            job.train_file, planned, self._lines(), training.prompts_per_step, training.samples_per_prompt
+        )
 
     def _back_off(self, alarm: Alarm, job) -> None:
         from trainer.run import last_checkpoint

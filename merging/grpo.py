@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,8 @@ def train_grpo(
 
     Raises ConfigError for rows that are not the merge's, and trainer.errors.RunFailed.
     """
-    check_same_prompts(rows, folder.prompts_file)
+    in_order = folder.config.mixing.order.kind == "shuffled"
+    check_same_prompts(rows, folder.prompts_file, in_order)
     name, work = baseline.kind, folder.path / baseline.kind
     open_work(baseline, work)
     job = baseline_job(folder.config, baseline, rows, work)
@@ -75,10 +76,11 @@ def baseline_job(
     )
 
 
-def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path) -> None:
+def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path, in_order: bool = True) -> None:
     """Raises ConfigError unless each domain's rows and the merge's, as far as both go, are the same.
 
-    The merge's were fixed when it began; a baseline that is added later reads its sources anew.
+    A curriculum sorts the rows of each training for itself: there the order may differ. The merge's rows
+    were fixed when it began; a baseline that is added later reads its sources anew.
     """
     import pyarrow.parquet
 
@@ -90,8 +92,16 @@ def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path) -> None:
     for row in rows:
         own[row.domain].append((row.prompt.id, json.dumps(row.prompt.answer, ensure_ascii=False)))
     for domain, pairs in own.items():
-        if any(ours != theirs for ours, theirs in zip(pairs, given[domain], strict=False)):
+        if not _agree(pairs, given[domain], in_order):
             raise ConfigError(
                 f"baseline `grpo`: the prompts of domain {domain!r} have changed since the merge's were "
                 f"written ({merge_file}); restore them, or choose another --run-dir"
             )
+
+
+def _agree(ours: Sequence[tuple], theirs: Sequence[tuple], in_order: bool) -> bool:
+    """Whether the shorter of the two is part of the longer one, as its beginning if `in_order`."""
+    if in_order:
+        return all(own == other for own, other in zip(ours, theirs, strict=False))
+    shorter, longer = sorted((ours, theirs), key=len)
+    return not Counter(shorter) - Counter(longer)

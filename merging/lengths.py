@@ -33,11 +33,25 @@ def longest_prompts(
         }
 
 
+def prompts_above(
+    routed: Sequence[RoutedPrompt], student: Path, template: Mapping[str, Any], limit: int
+) -> Iterator[tuple[int, RoutedPrompt]]:
+    """The prompts with more tokens than `limit`, each with its number of tokens, in order."""
+    with _only_errors():
+        tokenizer = _load(student)
+        for item in routed:
+            text = _rendered(item, tokenizer, student, template)
+            if _size(text) + EXTRA_TOKENS > limit:
+                tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+                if tokens > limit:
+                    yield tokens, item
+
+
 def _longest(
     items: list[RoutedPrompt], tokenizer, student: Path, template: Mapping[str, Any]
 ) -> tuple[int, RoutedPrompt]:
     texts = [_rendered(item, tokenizer, student, template) for item in items]
-    sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+    sizes = [_size(text) for text in texts]
     order = sorted(range(len(items)), key=lambda position: -sizes[position])
     found = (-1, items[0])
     for start in range(0, len(order), BATCH):
@@ -49,6 +63,11 @@ def _longest(
             if len(ids) > found[0]:
                 found = (len(ids), items[position])
     return found
+
+
+def _size(text: str) -> int:
+    """Bytes of a text."""
+    return len(text.encode("utf-8"))
 
 
 def _rendered(item: RoutedPrompt, tokenizer, student: Path, template: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from configs.objective import PAPER_REWARD_SCALE
 from configs.schema import MergeConfig
 from merging.model_checks import built_parameters, scored_parameters
 from merging.preflight import Preflight, preflight
+from merging.prompt_data import summary
 from merging.reward_scales import probe_file, with_chosen
 from merging.weights import is_made
 
@@ -51,6 +53,9 @@ class MergePlan:
     """Reference and teachers in the scorer's number format."""
     devices: int
     """Training devices on all nodes."""
+    prompts: dict[str, Any]
+    """By domain: prompts that may be used, rows of the whole training and share of every step; what is
+    dropped, by reason, and overlaps, by benchmark. Of a run whose rows are written: as they were written."""
     assumptions: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         training_bytes_per_device=trained * TRAINING_BYTES // (config.hardware.gpus * config.hardware.nodes),
         scorer_bytes=number_bytes * scored_parameters(config, models),
         devices=config.hardware.gpus * config.hardware.nodes,
+        prompts=_prompts(config, found, run_dir),
         assumptions=(
             "times are the median step of experts built here from the same base, scaled by rollouts; "
             "none is shown where nothing was measured",
@@ -91,6 +97,13 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
             ),
         ),
     )
+
+
+def _prompts(config: MergeConfig, found: Preflight, run_dir: Path) -> dict[str, Any]:
+    written = run_dir / "prompts" / "counts.json"
+    if (run_dir / "prompts" / "train.parquet").exists():
+        return json.loads(written.read_text(encoding="utf-8"))
+    return summary(config, found)
 
 
 def _expert_stages(config: MergeConfig, found: Preflight) -> list[PlannedStage]:

@@ -15,13 +15,13 @@ from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
-from merging.lengths import longest_prompts
+from merging import prompt_data
 from merging.lock import check_free
 from merging.model_checks import base_key, built_parameters, check_models, collecting, scored_parameters
 from merging.names import REFERENCE
 from merging.probe import check_prompts
+from merging.prompt_data import BenchmarkProblem, Dropped, Repeat
 from merging.registered import Registered, find_registered
-from routing.overlap import Overlap
 from routing.routers import RoutedPrompt
 from teachers.fingerprint import ModelFingerprint
 
@@ -51,13 +51,17 @@ class Preflight:
     """Of `student`, of each domain whose expert is the user's own model or adapter, of the bases of experts
     (`base of <domain>`), and of a reference of its own (`reference`)."""
     routed: list[RoutedPrompt]
-    """All prompts, before balancing."""
-    duplicates: int
-    """Rows dropped as duplicates."""
+    """All prompts that may be trained on, before mixing."""
+    dropped: list[Dropped]
+    """Prompts that were read and are not trained on."""
+    conflicts: int
+    """Prompts that stand in two domains."""
     longest_prompt: dict[str, int]
     """Tokens of the longest prompt of each domain, chat template included."""
-    overlaps: list[tuple[str, Overlap]]
-    """Training prompts that repeat a problem of the named benchmark."""
+    overlaps: list[Repeat]
+    """Prompts that repeat a problem of a benchmark, trained on or dropped."""
+    overlap_action: str
+    """`overlap.action`."""
     memory_bytes: int | None
     """Estimated peak of main memory on this machine; None where the work is on GPUs."""
     disk_bytes: int
@@ -68,13 +72,7 @@ class Preflight:
     @property
     def notes(self) -> list[str]:
         """What the user should know although nothing is refused."""
-        notes = [f"{self.duplicates} duplicate prompts dropped"] if self.duplicates else []
-        for benchmark, count in Counter(name for name, _ in self.overlaps).items():
-            first = next(overlap for name, overlap in self.overlaps if name == benchmark)
-            notes.append(
-                f"{count} training prompts repeat problems of benchmark {benchmark} "
-                f"(first: {first.prompt.where}, {first.kind}); its scores may be inflated"
-            )
+        notes = prompt_data.notes(self.dropped, self.overlaps, self.conflicts, self.overlap_action)
         return [*notes, *self.registered.notes()]
 
     def with_folders(self, config: MergeConfig) -> MergeConfig:
@@ -98,7 +96,7 @@ class Preflight:
         )
 
     def counts(self) -> dict[str, int]:
-        """Prompts of each domain, before balancing."""
+        """Prompts of each domain that may be trained on."""
         return dict(Counter(item.domain for item in self.routed))
 
 
@@ -119,14 +117,20 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         _check_devices(config)
     fingerprints = check_models(config, problems)
     routed: list[RoutedPrompt] = []
-    duplicates = 0
+    dropped: list[Dropped] = []
+    conflicts = 0
     with collecting(problems):
         prompts = sources.collect_prompts(config)
-        duplicates = prompts.duplicates
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
+        dropped = prompt_data.duplicates(prompts.repeated, routed)
         _check_answers(config, routed)
-        check_prompts(config, routed)
-    overlaps = _benchmarks(config, routed, problems)
+    with collecting(problems):
+        (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
+        dropped += gone
+    overlaps = prompt_data.find_repeats(routed, _problems(config, problems), config.overlap.ngram)
+    with collecting(problems):
+        routed, gone = prompt_data.without_repeats(routed, overlaps, config.overlap.action)
+        dropped += gone
     longest: dict[str, int] = {}
     student = fingerprints.get("student")
     memory, disk = None, 0
@@ -135,17 +139,31 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
             _check_estimator(config, student)
         with collecting(problems):
             _check_template(student)
-            longest = _prompt_tokens(routed, Path(student.path), config)
+            (routed, gone), longest = prompt_data.without_long(routed, Path(student.path), config)
+            dropped += gone
         with collecting(problems):
             memory = _check_memory(config, fingerprints)
         with collecting(problems):
             disk = _check_disk(config, fingerprints, run_dir)
+    if routed:
+        with collecting(problems):
+            prompt_data.check_mix(config, routed, dropped)
+            check_prompts(config, routed)
     if problems:
         raise ConfigError(*problems)
     return Preflight(
-        resolve_model(config.student), fingerprints, routed, duplicates, longest, overlaps, memory, disk,
-        registered,
-    )  # fmt: skip
+        student=resolve_model(config.student),
+        fingerprints=fingerprints,
+        routed=routed,
+        dropped=dropped,
+        conflicts=conflicts,
+        longest_prompt=longest,
+        overlaps=overlaps,
+        overlap_action=config.overlap.action,
+        memory_bytes=memory,
+        disk_bytes=disk,
+        registered=registered,
+    )
 
 
 # ---------------------------------------------------------------------------------------- estimator
@@ -191,44 +209,20 @@ def _check_template(student: ModelFingerprint) -> None:
         raise ConfigError(f"student ({student.path}): has no chat template, so it cannot be prompted")
 
 
-def _prompt_tokens(routed: Sequence[RoutedPrompt], student: Path, config: MergeConfig) -> dict[str, int]:
-    """Tokens of each domain's longest prompt; raises ConfigError, one message a domain, above the limit."""
-    limit = config.training.max_prompt_tokens
-    longest = longest_prompts(routed, student, config.chat_template)
-    over = [
-        f"{item.prompt.where}: the prompt has {tokens} tokens with the chat template (the longest of domain "
-        f"{domain!r}), above training.max_prompt_tokens = {limit}"
-        for domain, (tokens, item) in longest.items()
-        if tokens > limit
-    ]
-    if over:
-        raise ConfigError(*over)
-    return {domain: tokens for domain, (tokens, _) in longest.items()}
-
-
-def _benchmarks(
-    config: MergeConfig, routed: Sequence[RoutedPrompt], problems: list[str]
-) -> list[tuple[str, Overlap]]:
-    """Open every benchmark, and compare its problems with the training prompts."""
-    from routing import overlap
-
-    names: list[str] = []
-    problem_texts: list[str] = []
+def _problems(config: MergeConfig, problems: list[str]) -> list[BenchmarkProblem]:
+    """The problems of every benchmark; one that cannot be opened is added to `problems` of the config."""
+    found: list[BenchmarkProblem] = []
     for domain_name, domain in config.domains.items():
         for position, benchmark in enumerate(domain.benchmarks):
             try:
-                texts = _problem_texts(benchmark)
+                found += _problems_of(benchmark)
             except ConfigError as error:
                 place = f"domains.{domain_name}.benchmarks[{position}]"
                 problems += [f"{place}: {problem}" for problem in error.problems]
-                continue
-            names += [benchmark.name] * len(texts)
-            problem_texts += texts
-    found = overlap.check([item.prompt for item in routed], problem_texts)
-    return [(names[item.problem], item) for item in found]
+    return found
 
 
-def _problem_texts(benchmark) -> list[str]:
+def _problems_of(benchmark) -> list[BenchmarkProblem]:
     """What the benchmark's problems ask; raises ConfigError if it cannot be opened."""
     if benchmark.path is not None and not benchmark.path.is_file():
         raise ConfigError(f"{benchmark.path}: no such benchmark file")
@@ -240,7 +234,14 @@ def _problem_texts(benchmark) -> list[str]:
         raise ConfigError(
             f"benchmark {benchmark.name!r} cannot be loaded: {error}; `path` names a local copy"
         ) from None
-    return ["\n".join(m["content"] for m in p.messages if m["role"] == "user") for p in task.problems]
+    return [
+        BenchmarkProblem(
+            benchmark.name,
+            str(problem.id),
+            "\n".join(m["content"] for m in problem.messages if m["role"] == "user"),
+        )
+        for problem in task.problems
+    ]
 
 
 # ------------------------------------------------------------------------------------------- machine

@@ -16,6 +16,7 @@ from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
 from merging.reward_scales import read_choices
+from merging.trained_rows import trained_rows
 from merging.weights import options
 from teachers.fingerprint import fingerprint
 from teachers.provenance import versions
@@ -66,6 +67,9 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             evaluation=evaluation,
             objective={domain: config.reward_scale_of(domain) for domain in config.domains},
             routing=folder.counts()["rows"],
+            trained=trained_rows(
+                folder.read_metrics("merge"), list(config.domains), config.training.samples_per_prompt
+            ),
             curves=_curves(folder, teachers),
             wall_seconds=folder.measured.wall_seconds,
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
@@ -141,8 +145,7 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 
 
 def _notes(folder: RunFolder) -> list[str]:
-    dropped = folder.counts()["duplicates_dropped"]
-    notes = [f"{dropped} duplicate prompts were dropped before training"] if dropped else []
+    notes = list(folder.counts().get("notes", []))
     kinds = [baseline.kind for baseline in folder.config.distilled_baselines()]
     works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
     for name, work in works.items():

@@ -144,13 +144,12 @@ def scheduled(
 ) -> list[RoutedPrompt]:
     """All rows of a training on all domains, in reading order.
 
-    A domain's rows come in the same order for any `prompts_per_step`: more of them only go further.
+    A domain's rows are the same for any `prompts_per_step`, as far as they go, and in the same order unless
+    a curriculum sorts them.
     """
-    from routing.mix import balance, schedule
+    from routing.mix import mix
 
-    training = config.training
-    kept = balance(routed, training.seed) if config.routing.balance else routed
-    return schedule(kept, training.steps, prompts_per_step, training.seed)
+    return mix(routed, config.mixing, config.training.seed).rows(config.training.steps, prompts_per_step)
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:

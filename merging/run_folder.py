@@ -14,7 +14,10 @@ import yaml
 from configs.load import ConfigError, LoadedConfig, load_config
 from configs.objective import AUTO
 from configs.schema import MergeConfig
+from merging import prompt_data
 from merging.measure import Measured
+from merging.prompt_data import json_lines
+from merging.trained_rows import check_written
 from trainer.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -96,14 +99,15 @@ class RunFolder:
         return {domain: f"{domain}-teacher" for domain in self.config.domains}
 
     def write_counts(self, rows: list[RoutedPrompt], found: Preflight) -> None:
-        """Keeps how many prompts were found and how many rows each domain trains on."""
-        counts = {
-            "prompts": found.counts(),
-            "rows": dict(Counter(row.domain for row in rows)),
-            "duplicates_dropped": found.duplicates,
-            "all_answered": all(row.prompt.answer is not None for row in rows),
-        }
-        write_json(self.path / "prompts" / "counts.json", counts)
+        """Keeps what became of the prompts: counts by domain, and the lists of those that were dropped and
+        of those that repeat a benchmark's problem."""
+        counts = prompt_data.summary(self.config, found)
+        check_written(Counter(row.domain for row in rows), counts["rows"])
+        counts["all_answered"] = all(row.prompt.answer is not None for row in rows)
+        folder, dropping = self.path / "prompts", found.overlap_action == "drop"
+        write_text(folder / "dropped.jsonl", json_lines(item.to_json() for item in found.dropped))
+        write_text(folder / "overlaps.jsonl", json_lines(item.to_json(dropping) for item in found.overlaps))
+        write_json(folder / "counts.json", counts)
 
     def counts(self) -> dict[str, Any]:
         """What `write_counts` kept."""
@@ -152,7 +156,9 @@ def _overrides_note(loaded: LoadedConfig) -> str:
 
 def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any]) -> None:
     later = LATER_SECTIONS if _reads_probe(new) else (*LATER_SECTIONS, "probe")
-    differing = [key for key in new if key not in later and not _same(key, stored.get(key), new[key])]
+    # prompts that repeat a benchmark's problem are dropped: then the benchmarks decide what is trained on
+    fixed = ("benchmarks",) if new["overlap"]["action"] == "drop" else ()
+    differing = [key for key in new if key not in later and not _same(key, stored.get(key), new[key], fixed)]
     if differing:
         raise ConfigError(
             f"run folder {path}: holds another merge (differs in: {', '.join(differing)}); "
@@ -166,16 +172,16 @@ def _reads_probe(config: dict[str, Any]) -> bool:
     return any(objective.get("reward_scale") == AUTO for objective in objectives)
 
 
-def _same(key: str, stored: Any, new: Any) -> bool:
+def _same(key: str, stored: Any, new: Any, fixed: tuple[str, ...]) -> bool:
     """A domain's benchmarks and validation prompts may change (nothing trains on them), and so may hardware
-    that no checkpoint depends on."""
+    that no checkpoint depends on. `fixed` are parts of a domain that may not change all the same."""
     if key == "domains" and isinstance(stored, dict):
-        return _trained_on(stored) == _trained_on(new)
+        return _trained_on(stored, fixed) == _trained_on(new, fixed)
     if key == "hardware" and isinstance(stored, dict):
         return all(stored.get(name) == new[name] for name in CHECKPOINT_HARDWARE)
     return stored == new
 
 
-def _trained_on(domains: dict[str, Any]) -> dict[str, Any]:
-    later = ("benchmarks", "validation")
+def _trained_on(domains: dict[str, Any], fixed: tuple[str, ...]) -> dict[str, Any]:
+    later = [part for part in ("benchmarks", "validation") if part not in fixed]
     return {name: {k: v for k, v in domain.items() if k not in later} for name, domain in domains.items()}

@@ -1,11 +1,64 @@
-"""Mixing of domains: equal numbers of prompts, and equal shares of every step's batch."""
+"""Mixing of domains: which prompts are used, each domain's share of every step, and the order of all rows."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 
+from configs.mixing import SHUFFLED, CurriculumOrder, Mixing, ShuffledOrder, TemperatureMixing, WeightedMixing
+from routing.apportion import interleaved, step_counts
 from routing.routers import RoutedPrompt
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a training on several domains reads: a function of config and prompts alone."""
+
+    prompts: list[RoutedPrompt]
+    """The prompts that may be used."""
+    shares: dict[str, Fraction]
+    """Each domain's share of every step; they add up to 1."""
+    order: ShuffledOrder | CurriculumOrder
+    seed: int
+
+    def counts(self, steps: int, prompts_per_step: int) -> dict[str, int]:
+        """Rows of each domain in a whole training."""
+        total = Counter(dict.fromkeys(self.shares, 0))
+        for counts in step_counts(self.shares, steps, prompts_per_step):
+            total.update(counts)
+        return dict(total)
+
+    def rows(self, steps: int, prompts_per_step: int) -> list[RoutedPrompt]:
+        """The rows of a whole training, in the order they are read."""
+        return schedule(self.prompts, steps, prompts_per_step, self.seed, self.shares, self.order)
+
+
+def mix(routed: Sequence[RoutedPrompt], mixing: Mixing, seed: int) -> Mix:
+    """The mix that a config declares."""
+    prompts = balance(routed, seed) if mixing.kind == "balanced" else list(routed)
+    numbers = {name: len(group) for name, group in by_domain(prompts).items()}
+    return Mix(prompts, shares_of(mixing, numbers), mixing.order, seed)
+
+
+def shares_of(mixing: Mixing, numbers: Mapping[str, int]) -> dict[str, Fraction]:
+    """Each domain's share of every step, from the number of prompts that it has."""
+    if isinstance(mixing, WeightedMixing):
+        weights = {name: Fraction(repr(mixing.weights[name])) for name in numbers}
+    elif isinstance(mixing, TemperatureMixing):
+        # relative to the largest, so that no power overflows; 1e-9 is finer than a row of any training
+        largest, power = max(numbers.values()), 1 / mixing.temperature
+        relative = {name: (number / largest) ** power for name, number in numbers.items()}
+        weights = {
+            name: Fraction(max(value, 1e-9)).limit_denominator(10**9) for name, value in relative.items()
+        }
+    else:
+        weights = dict.fromkeys(numbers, Fraction(1))
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def by_domain(routed: Sequence[RoutedPrompt]) -> dict[str, list[RoutedPrompt]]:
@@ -32,20 +85,32 @@ def balance(routed: Sequence[RoutedPrompt], seed: int) -> list[RoutedPrompt]:
 
 
 def schedule(
-    routed: Sequence[RoutedPrompt], steps: int, prompts_per_step: int, seed: int
+    routed: Sequence[RoutedPrompt],
+    steps: int,
+    prompts_per_step: int,
+    seed: int,
+    shares: Mapping[str, Fraction] | None = None,
+    order: ShuffledOrder | CurriculumOrder = SHUFFLED,
 ) -> list[RoutedPrompt]:
     """The rows of a whole training in the order they are read: `steps * prompts_per_step` of them.
 
-    The domains alternate, so each step holds every domain equally often, up to one; where
-    `prompts_per_step` is no multiple of the number of domains, the ones with one more rotate from step
-    to step. A domain's prompts are reshuffled for every pass over them, so none comes a second time
-    before all have come once.
+    Each step holds the domains in their `shares` (by default equal ones), as exactly as whole numbers allow
+    (`routing.apportion.step_counts`), and alternates between them; equal shares are dealt round robin. A
+    domain's prompts are reshuffled for every pass over them, so none comes a second time before all have
+    come once; a curriculum sorts the same rows of a domain from easy to hard.
     """
     groups = by_domain(routed)
     assert groups, "there are prompts to schedule"
-    names = list(groups)
-    streams = {name: _passes(groups[name], f"schedule:{seed}:{name}") for name in names}
-    return [next(streams[names[row % len(names)]]) for row in range(steps * prompts_per_step)]
+    shares = shares or dict.fromkeys(groups, Fraction(1, len(groups)))
+    dealt, names = dict.fromkeys(groups, 0), []
+    for counts in step_counts({name: shares[name] for name in groups}, steps, prompts_per_step):
+        names += interleaved(counts, shares, dealt)
+        dealt = {name: dealt[name] + counts[name] for name in dealt}
+    streams = {
+        name: _ordered(_passes(groups[name], f"schedule:{seed}:{name}"), dealt[name], order)
+        for name in groups
+    }
+    return [next(streams[name]) for name in names]
 
 
 def _passes(prompts: list[RoutedPrompt], seed: str) -> Iterator[RoutedPrompt]:
@@ -55,3 +120,20 @@ def _passes(prompts: list[RoutedPrompt], seed: str) -> Iterator[RoutedPrompt]:
         order = list(prompts)
         generator.shuffle(order)
         yield from order
+
+
+def _ordered(
+    passes: Iterator[RoutedPrompt], rows: int, order: ShuffledOrder | CurriculumOrder
+) -> Iterator[RoutedPrompt]:
+    if isinstance(order, ShuffledOrder):
+        return passes
+    return iter(sorted(islice(passes, rows), key=lambda item: difficulty(item, order)))
+
+
+def difficulty(item: RoutedPrompt, order: CurriculumOrder) -> float:
+    """What a curriculum sorts by."""
+    prompt = item.prompt
+    if order.by == "length":
+        return sum(len(message["content"]) for message in prompt.messages)
+    assert prompt.difficulty is not None, "read with the prompt"
+    return prompt.difficulty

@@ -1,6 +1,6 @@
-"""Overlap of training prompts with benchmark problems: exact, and by shared 13-grams of words.
+"""Overlap of training prompts with benchmark problems: exact, and by shared n-grams of words.
 
-13-grams as in GPT-3's contamination study (arXiv 2005.14165, appendix C).
+13-grams by default, as in GPT-3's contamination study (arXiv 2005.14165, appendix C).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from routing.sources import Prompt
 
 NGRAM = 13
-"""Words in a row that count as the same text."""
+"""Words in a row that count as the same text, where nothing else is said."""
 
 COMMON = 2
 """An n-gram of more benchmark problems than this is instruction wording, and no sign of overlap."""
@@ -28,12 +27,13 @@ class Overlap:
     prompt: Prompt
     problem: int
     """Position in the given benchmark problems."""
-    kind: Literal["exact", "13-gram"]
+    kind: str
+    """`exact`, or `13-gram` (or whatever length was looked for)."""
     shared: str
     """The shared text, normalised (of an n-gram: the first one)."""
 
 
-def check(prompts: Iterable[Prompt], benchmark_problems: Sequence[str]) -> list[Overlap]:
+def check(prompts: Iterable[Prompt], benchmark_problems: Sequence[str], ngram: int = NGRAM) -> list[Overlap]:
     """Every prompt that overlaps a problem, once each (exact before n-gram), in the prompts' order.
 
     Exact compares words and signs (`37+48` is not `37*48`), without case, spacing and Unicode variants;
@@ -44,24 +44,24 @@ def check(prompts: Iterable[Prompt], benchmark_problems: Sequence[str]) -> list[
     in_problems: Counter[tuple[str, ...]] = Counter()
     for position, problem in enumerate(benchmark_problems):
         exact.setdefault(_tokens(problem), position)
-        own = dict.fromkeys(_ngrams(problem))  # each gram once, in order
+        own = dict.fromkeys(_ngrams(problem, ngram))  # each gram once, in order
         in_problems.update(own.keys())
         for gram in own:
             grams.setdefault(gram, position)
     telling = {gram: position for gram, position in grams.items() if in_problems[gram] <= COMMON}
-    found = (_overlap(prompt, exact, telling) for prompt in prompts)
+    found = (_overlap(prompt, exact, telling, ngram) for prompt in prompts)
     return [overlap for overlap in found if overlap is not None]
 
 
 def _overlap(
-    prompt: Prompt, exact: dict[tuple[str, ...], int], grams: dict[tuple[str, ...], int]
+    prompt: Prompt, exact: dict[tuple[str, ...], int], grams: dict[tuple[str, ...], int], ngram: int
 ) -> Overlap | None:
     tokens = _tokens(prompt.text)
     if tokens in exact:
         return Overlap(prompt, exact[tokens], "exact", " ".join(tokens))
-    for gram in _ngrams(prompt.text):
+    for gram in _ngrams(prompt.text, ngram):
         if gram in grams:
-            return Overlap(prompt, grams[gram], "13-gram", " ".join(gram))
+            return Overlap(prompt, grams[gram], f"{ngram}-gram", " ".join(gram))
     return None
 
 
@@ -74,6 +74,6 @@ def _tokens(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+|[^\w\s]", _normal(text)))
 
 
-def _ngrams(text: str) -> list[tuple[str, ...]]:
+def _ngrams(text: str, length: int) -> list[tuple[str, ...]]:
     words = re.findall(r"\w+", _normal(text))
-    return [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
+    return [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]

@@ -58,23 +58,23 @@ def route_by_label(
     """
     routed = []
     for prompt in prompts:
-        label = prompt.label or prompt.owner
+        label, column = prompt.label or prompt.owner, prompt.label_column or cfg.field
         if label is None:
             raise ConfigError(
-                f"{prompt.where}: no label (column {cfg.field!r}); valid labels: {', '.join(domains)}"
+                f"{prompt.where}: no label (column {column!r}); valid labels: {', '.join(domains)}"
             )
         if label not in domains:
             near = difflib.get_close_matches(label, domains, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigError(
-                f"{prompt.where}: label {label!r} (column {cfg.field!r}) names no domain; "
+                f"{prompt.where}: label {label!r} (column {column!r}) names no domain; "
                 f"{hint}valid labels: {', '.join(domains)}"
             )
         if prompt.owner is not None and label != prompt.owner:
             raise ConfigError(
-                f"{prompt.where}: label {label!r} (column {cfg.field!r}) contradicts the source, which is "
+                f"{prompt.where}: label {label!r} (column {column!r}) contradicts the source, which is "
                 f"domains.{prompt.owner}.prompts; rows of several domains belong in the top-level prompts"
             )
-        reason = f"label {cfg.field}={label}" if prompt.label else f"row of domains.{label}.prompts"
+        reason = f"label {column}={label}" if prompt.label else f"row of domains.{label}.prompts"
         routed.append(RoutedPrompt(prompt, label, reason))
     return routed

@@ -139,7 +139,9 @@ class ReportData:
     objective: Mapping[str, float] = field(default_factory=dict)
     """Reward scale of each domain."""
     routing: Mapping[str, int] = field(default_factory=dict)
-    """Training prompts of each domain."""
+    """Rows of each domain that the merge was to train on."""
+    trained: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each domain that it trained on; a domain that is absent was not measured."""
     probed: tuple[ProbedDomain, ...] = ()
     """Domains whose reward scale was chosen by a probe."""
     headroom: tuple[Headroom, ...] = ()
@@ -338,6 +340,7 @@ def build(
     evaluation: Evaluation,
     objective: Mapping[str, float],
     routing: Mapping[str, int],
+    trained: Mapping[str, int] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     wall_seconds: Mapping[str, float],
     peak_memory_bytes: int | None,
@@ -369,6 +372,7 @@ def build(
         notes=tuple(notes),
         objective=objective,
         routing=routing,
+        trained=trained or {},
         probed=tuple(probed),
         headroom=evaluation.headroom,
     )

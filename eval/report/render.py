@@ -93,6 +93,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "objective": {"reward_scale": dict(data.objective)},
         "probe": probed.to_json(data.probed),
         "routing": dict(data.routing),
+        "trained": dict(data.trained),
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
         "provenance": dict(data.provenance),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,21 @@ from typing import Any
 import pytest
 
 from configs.load import ConfigError
-from configs.prompts import FilePrompts, HubPrompts, PromptColumns
+from configs.prompts import (
+    FilePrompts,
+    HubPrompts,
+    LocalPrompts,
+    PromptColumns,
+    PromptSource,
+    VerlColumns,
+    VerlPrompts,
+)
+from configs.schema import LabelRouting
+from routing.routers import route
 from routing.sources import SOURCES, load_prompts
 
 Rows = list[dict[str, Any]]
-Config = FilePrompts | HubPrompts
+Config = PromptSource
 
 
 def _jsonl(folder: Path, rows: Rows) -> Path:
@@ -24,7 +35,29 @@ def _jsonl(folder: Path, rows: Rows) -> Path:
     return path
 
 
-def _parquet(folder: Path, rows: Rows) -> Path:
+def _gzip(folder: Path, rows: Rows) -> Path:
+    path = folder / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(_jsonl(folder.parent, rows).read_bytes()))
+    return path
+
+
+def _json(folder: Path, rows: Rows) -> Path:
+    path = folder / "rows.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def write_folder(folder: Path, rows: Rows) -> Path:
+    """A row a file; what is no prompt file, or is hidden, is left alone."""
+    for number, row in enumerate(rows):
+        path = folder / f"part-{number}.jsonl"
+        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("about these prompts")
+    (folder / ".hidden.jsonl").write_text("not JSON")
+    return folder
+
+
+def write_parquet_rows(folder: Path, rows: Rows) -> Path:
     import pyarrow
     import pyarrow.parquet
 
@@ -50,10 +83,36 @@ def _hub(folder: Path, rows: Rows, **settings: Any) -> Config:
     return HubPrompts(kind="hub", path=str(folder), data_files="rows.jsonl", **settings)
 
 
+def save_local(folder: Path, rows: Rows, **settings: Any) -> Config:
+    """A data set that `save_to_disk` wrote."""
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(str(folder / "saved"))
+    return LocalPrompts(kind="local", path=folder / "saved", **settings)
+
+
+def _local_files(folder: Path, rows: Rows, **settings: Any) -> Config:
+    """A folder of data files, as `load_dataset` reads it."""
+    _jsonl(folder, rows)
+    return LocalPrompts(kind="local", path=folder, **settings)
+
+
+def _verl(folder: Path, rows: Rows, **settings: Any) -> Config:
+    """Parquet with the columns named as these tests name them."""
+    path = write_parquet_rows(folder, rows)
+    columns = VerlColumns(**settings.pop("columns", PromptColumns()).model_dump())
+    return VerlPrompts(kind="verl", path=path, columns=columns, **settings)
+
+
 MAKERS: dict[str, Callable[..., Config]] = {
     "file.jsonl": _file(_jsonl),
-    "file.parquet": _file(_parquet),
+    "file.parquet": _file(write_parquet_rows),
     "file.csv": _file(_csv),
+    "file.json": _file(_json),
+    "file.jsonl.gz": _file(_gzip),
+    "verl": _verl,
+    "local.saved": save_local,
+    "local.files": _local_files,
     "hub": _hub,
 }
 
@@ -115,11 +174,47 @@ class TestSource:
         assert len(load_prompts(make(folder, rows, limit=3), "math")) == 3
         assert len(load_prompts(make(folder, rows, limit=3), "math", max=2)) == 2
 
+    def test_template_system_and_suffix(self, make, folder):
+        rows = [{"question": "1+1", "unit": "apples", "answer": "2"}]
+        settings = {"template": "{{ question }} {{ unit }}?\n", "system": "Be brief.", "suffix": "Think."}
+        (prompt,) = load_prompts(make(folder, rows, **settings), "math")
+        assert prompt.messages == (
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "1+1 apples?\nThink."},
+        )
+        assert (prompt.text, prompt.answer) == ("1+1 apples?\nThink.", "2")
+
+    def test_a_template_of_a_missing_column_is_refused_with_the_row_and_the_columns(self, make, folder):
+        rows = [{"question": "1+1", "answer": "2"}]
+        with pytest.raises(ConfigError) as caught:
+            load_prompts(make(folder, rows, template="{{ problem }}"), "math")
+        assert "row 1: the template fails: 'problem' is undefined; columns there: question, answer" in str(
+            caught.value
+        )
+
+    def test_labels_are_mapped_and_a_column_of_their_own_is_read(self, make, folder):
+        rows = [
+            {"prompt": f"q{i}", "answer": "a", "teacher": teacher, "domain": "nonsense"}
+            for i, teacher in enumerate(("math-teacher", "code", "other"))
+        ]
+        columns = PromptColumns(label="teacher")
+        prompts = load_prompts(make(folder, rows, columns=columns, labels={"math-teacher": "math"}), None)
+        assert [(p.label, p.label_column) for p in prompts] == [
+            ("math", "teacher"), ("code", "teacher"), ("other", "teacher")
+        ]  # fmt: skip
+        with pytest.raises(ConfigError, match=r"row 3: label 'other' \(column 'teacher'\) names no domain"):
+            route(prompts, LabelRouting(), ["math", "code"])
+
+    def test_a_named_label_column_must_exist(self, make, folder):
+        config = make(folder, [{"prompt": "q", "answer": "a"}], columns=PromptColumns(label="teacher"))
+        with pytest.raises(ConfigError, match=r"row 1: no column 'teacher'; columns there: prompt, answer"):
+            load_prompts(config, "math")
+
     def test_ids_depend_on_content_only(self, make, folder):
         rows = [{"prompt": f"q{i}", "answer": "a"} for i in range(3)]
         ids = [p.id for p in load_prompts(make(folder, rows), "math")]
-        _jsonl(folder, rows[::-1])
-        again = [p.id for p in load_prompts(FilePrompts(path=folder / "rows.jsonl"), "math")]
+        _jsonl(folder.parent, rows[::-1])
+        again = [p.id for p in load_prompts(FilePrompts(path=folder.parent / "rows.jsonl"), "math")]
         assert ids == again[::-1] and len(set(ids)) == 3
 
 
@@ -168,27 +263,6 @@ class TestNested:
         config = MAKERS[name](folder, [{"prompt": "q", "answer": "a", "domain": 3}])
         with pytest.raises(ConfigError, match=r"row 1: label 'domain' must be the name of a domain"):
             load_prompts(config, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "problem"),
-    [
-        ("a.jsonl", b'{"prompt": "q", "answer": 1}\n{"prompt"\n', r"a\.jsonl:2: not a line of JSON"),
-        ("a.jsonl", b'\n["q"]\n', r"a\.jsonl:2: a line must be a JSON object"),
-        ("a.jsonl", b'{"prompt": "q", "answer": NaN}\n', r"row 1: column 'answer' is no JSON value"),
-        ("a.jsonl", b'{"prompt": "\xff", "answer": 1}\n', r"a\.jsonl:1: not a line of JSON"),
-        ("a.jsonl", b"\n", r"a\.jsonl: holds no rows"),
-        ("a.csv", b"prompt,answer\nq\n", r"row 1: the header has 2 fields"),
-        ("a.csv", b'prompt,answer\n"q,1\n', r"not valid CSV"),
-        ("a.csv", b"prompt,answer\n\xff,1\n", r"not valid CSV"),
-        ("a.parquet", b"PAR0", r"a\.parquet: not a readable Parquet file"),
-        ("a.txt", b"q", r"unknown kind of prompt file; valid: \.jsonl, \.parquet, \.csv"),
-    ],
-)
-def test_broken_files_are_refused(tmp_path, name, content, problem):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=problem):
-        load_prompts(FilePrompts(path=tmp_path / name), "math")
 
 
 def test_absent_sources_are_refused(tmp_path):

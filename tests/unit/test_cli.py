@@ -33,7 +33,8 @@ def test_check_of_a_good_config(config, tmp_path):
     result = protege("check", write_config(tmp_path, config))
     assert (result.code, result.err) == (0, "")
     assert "model    student: LlamaForCausalLM, 396 parameters, context 64" in result.out
-    assert "prompts  code: 6, longest 7 tokens" in result.out
+    used = "6 used, 50.0% of every step, 4 rows (0.7 passes)"
+    assert f"prompts  code: 6, longest 7 tokens, {used}" in result.out
     assert result.out.endswith("demo: ready\n")
 
 
@@ -41,9 +42,9 @@ def test_route_shows_counts_and_examples(config, tmp_path):
     write_jsonl(tmp_path / "math.jsonl", sum_rows(9))
     result = protege("route", write_config(tmp_path, config), "--examples", 1)
     assert result.out.splitlines() == [
-        "math: 9 prompts, 6 used, lambda 1.25",
+        "math: 9 prompts, 6 used, 50.0% of every step, 4 rows (0.7 passes), lambda 1.25",
         "  row 1 (row of domains.math.prompts): 0+1",
-        "code: 6 prompts, 6 used, lambda 1.25",
+        "code: 6 prompts, 6 used, 50.0% of every step, 4 rows (0.7 passes), lambda 1.25",
         "  row 1 (row of domains.code.prompts): def f0",
         "0 duplicate prompts dropped",
     ]
@@ -51,8 +52,16 @@ def test_route_shows_counts_and_examples(config, tmp_path):
 
 def test_set_overrides(config, tmp_path):
     path = write_config(tmp_path, config)
-    result = protege("route", path, "--set", "routing.balance=false", "--set", "objective.reward_scale=2")
-    assert "math: 6 prompts, 6 used, lambda 2" in result.out
+    shares = "mixing={kind: weighted, weights: {math: 3, code: 1}}"
+    result = protege("route", path, "--set", shares, "--set", "objective.reward_scale=2")
+    assert "math: 6 prompts, 6 used, 75.0% of every step, 6 rows (1.0 passes), lambda 2" in result.out
+    assert "code: 6 prompts, 6 used, 25.0% of every step, 2 rows (0.3 passes), lambda 2" in result.out
+
+
+def test_the_old_place_of_the_mixing_is_named(config, tmp_path):
+    result = protege("route", write_config(tmp_path, config), "--set", "routing.balance=false")
+    assert result.code == 2
+    assert "routing.balance: the section `mixing` says this: {kind: balanced}, the default" in result.err
 
 
 def test_version():

@@ -161,6 +161,7 @@ CHANGES = {
     "training.loss_aggregation=token-mean": {"loss_aggregation": "token-mean"},
     "training.save_every=3": {"save_every": 3},
     "training.seed=1": {"seed": 1},
+    "training.too_long=drop": {},  # decides which prompts there are
     "chat_template={enable_thinking: false}": {"chat_template": {"enable_thinking": False}},
     "hardware.tokens_per_device=512": {
         "hardware": schema.Hardware(device="cpu", tokens_per_device=512),

@@ -47,9 +47,11 @@ def test_finds_models_prompts_and_lengths(run, config, tmp_path):
     assert found.student == tmp_path / "student"
     assert set(found.fingerprints) == {"student", "math", "code"}
     assert found.counts() == {"math": 5, "code": 6}
-    assert found.duplicates == 1
+    (dropped,) = found.dropped
+    assert (dropped.prompt.row, dropped.domain, dropped.reason) == (6, "math", "duplicate")
+    assert dropped.detail == f"repeats {tmp_path}/math.jsonl, row 1"
     assert found.longest_prompt == {"math": 6, "code": 7}  # characters and the template's newline
-    assert found.notes == ["1 duplicate prompts dropped"]
+    assert found.notes == ["1 duplicate prompts dropped (math 1)"]
     assert not (tmp_path / "runs").exists()  # nothing is written
 
 
@@ -68,7 +70,9 @@ def test_memory_and_disk_estimates_by_hand(run, config):
 
 def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
     write_jsonl(tmp_path / "bench.jsonl", sum_rows(1))
-    problems = [SimpleNamespace(messages=({"role": "user", "content": text},)) for text in ("3+1", "90+1")]
+    problems = [
+        SimpleNamespace(id=text, messages=({"role": "user", "content": text},)) for text in ("3+1", "90+1")
+    ]
     opened = []
 
     def open_benchmark(benchmark):
@@ -81,7 +85,9 @@ def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
     assert opened == [tmp_path / "bench.jsonl"]
     (note,) = found.notes
     assert note.startswith("1 training prompts repeat problems of benchmark sums (first: ")
-    assert "math.jsonl, row 4, exact" in note
+    assert "math.jsonl, row 4, exact, problem 3+1; by domain: math 1)" in note
+    assert note.endswith("; its scores may be inflated")
+    assert found.counts()["math"] == 6 and found.dropped == []
 
 
 # ------------------------------------------------------------------------------------------ refused
@@ -100,12 +106,13 @@ def test_every_problem_is_reported_at_once(run, config):
 
 
 def test_a_long_prompt_is_refused_with_its_row(run, config, tmp_path):
-    rows = [*sum_rows(2), {"prompt": "123456", "answer": "x"}, *sum_rows(4)[2:]]
+    rows = [{"prompt": text, "answer": "x"} for text in ("a", "b", "123456", "c", "d")]
     write_jsonl(tmp_path / "code.jsonl", rows)
     (problem,) = problems_of(run, config, "training.max_prompt_tokens=6")
     assert problem == (
         f"{tmp_path}/code.jsonl, row 3: the prompt has 7 tokens with the chat template (the longest of "
-        "domain 'code'), above training.max_prompt_tokens = 6"
+        "domain 'code'), above training.max_prompt_tokens = 6; training.too_long: drop leaves such "
+        "prompts out"
     )
 
 
@@ -156,7 +163,7 @@ def test_rl_expert_needs_answers(run, config, tmp_path):
 
 
 def test_grpo_needs_answers_in_every_domain(run, config, tmp_path):
-    write_jsonl(tmp_path / "code.jsonl", [*sum_rows(1), {"prompt": "1+2", "answer": None}])
+    write_jsonl(tmp_path / "code.jsonl", [{"prompt": "a", "answer": "x"}, {"prompt": "b", "answer": None}])
     run(config, "baselines=[opd]")
     (problem,) = problems_of(run, config, "baselines=[{kind: grpo, samples_per_prompt: 2}]")
     assert problem.endswith(

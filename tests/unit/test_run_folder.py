@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +10,13 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, load_config
+from merging.prompt_data import Dropped
 from merging.run_folder import RESOLVED, RunFolder
 from routing.routers import RoutedPrompt
 from routing.sources import Prompt
 from tests.unit.tiny_model import config_dict, write_config
+
+CHAT = ({"role": "user", "content": "x"},)
 
 FOUND = SimpleNamespace(with_folders=lambda config: config)
 """Of a preflight only this is needed here."""
@@ -58,7 +62,11 @@ def test_the_same_config_continues(open_run, given, tmp_path):
         ("domains.math.prompts.limit=3", "domains"),
         ("student=./math_expert", "student"),
         ("chat_template={enable_thinking: false}", "chat_template"),
-        ("routing.balance=false", "routing"),
+        ("mixing={kind: temperature, temperature: 2}", "mixing"),
+        ("mixing={kind: balanced, order: curriculum}", "mixing"),
+        ("conflicts=drop", "conflicts"),
+        ("overlap.ngram=8", "overlap"),
+        ("training.too_long=drop", "training"),
     ],
 )
 def test_another_merge_is_refused_by_section_and_changes_nothing(
@@ -182,26 +190,55 @@ def test_models_in_order_with_roles_and_places(open_run, given, tmp_path):
     ]
 
 
-def test_counts_are_kept(open_run, given):
+def test_counts_and_lists_are_kept(open_run, given, tmp_path):
     folder = open_run(given)
 
-    def rows(*answers):
-        message = ({"role": "user", "content": "x"},)
-        prompts = [Prompt("id", message, answer, None, "f.jsonl", 1) for answer in answers]
-        domains = ("math", "math", "code")
-        return [RoutedPrompt(p, d, "test") for p, d in zip(prompts, domains, strict=True)]
+    def routed(answer):
+        return [
+            RoutedPrompt(
+                Prompt(f"{domain}{i}", CHAT, answer if i else "1", None, "f.jsonl", i), domain, "test"
+            )
+            for domain in ("math", "code")
+            for i in range(3)
+        ]
 
-    folder.write_counts(
-        rows("1", 0, ""), SimpleNamespace(counts=lambda: {"math": 6, "code": 5}, duplicates=4)
-    )
+    def found(answer):
+        items = routed(answer)
+        dropped = [Dropped(items[0].prompt, "math", "too long", "99 tokens")]
+        return SimpleNamespace(
+            routed=items, dropped=dropped, conflicts=0, overlaps=[], overlap_action="warn", notes=["a note"],
+            counts=lambda: {"math": 3, "code": 3},
+        )  # fmt: skip
+
+    rows = routed("1")
+    folder.write_counts([rows[0], rows[3]] * 4, found("1"))
     assert folder.counts() == {
-        "prompts": {"math": 6, "code": 5},
-        "rows": {"math": 2, "code": 1},
-        "duplicates_dropped": 4,
+        "prompts": {"math": 3, "code": 3},
+        "rows": {"math": 4, "code": 4},
+        "shares": {"math": 0.5, "code": 0.5},
+        "dropped": {"too long": {"math": 1}},
+        "conflicts": 0,
+        "overlaps": {},
+        "notes": ["a note"],
         "all_answered": True,
     }
-    folder.write_counts(rows("1", None, "2"), SimpleNamespace(counts=dict, duplicates=0))
+    (line,) = (folder.path / "prompts/dropped.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "reason": "too long", "domain": "math", "source": "f.jsonl", "row": 0, "id": "math0",
+        "detail": "99 tokens",
+    }  # fmt: skip
+    assert (folder.path / "prompts/overlaps.jsonl").read_text() == ""
+    folder.write_counts([*rows[:4], routed(None)[1], *rows[3:6]], found(None))
     assert folder.counts()["all_answered"] is False
+    with pytest.raises(AssertionError, match=r"planned .*'code': 4.*, written .*'math': 8"):
+        folder.write_counts([rows[0]] * 8, found("1"))
+
+
+def test_benchmarks_may_not_change_where_they_decide_what_is_trained_on(open_run, given):
+    benchmark = "domains.math.benchmarks=[{kind: math, name: sums, path: sums.jsonl}]"
+    open_run(given, "overlap.action=drop")
+    with pytest.raises(ConfigError, match=r"differs in: domains\)"):
+        open_run(given, "overlap.action=drop", benchmark)
 
 
 def test_metrics_of_merge_and_baseline_lie_apart(open_run, given, tmp_path):
