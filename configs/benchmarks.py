@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from configs.gym import GymTask
+from configs.rewards import Grader
 from configs.strict import Name, Strict
 
 BENCHMARKS = (
@@ -90,7 +92,57 @@ class EvalPlusBenchmark(Strict):
     """Sampled answers to each problem; by default those of `evaluation`."""
 
 
-Benchmark = Annotated[StandardBenchmark | MathBenchmark | EvalPlusBenchmark, Field(discriminator="kind")]
+class GradedBenchmark(Strict):
+    """The user's own problems, or generated ones, judged by a grader of choice."""
+
+    kind: Literal["graded"]
+    name: Name
+    path: Path | None = None
+    """`.jsonl` with one problem a line."""
+    generate: GymTask | None = None
+    """In place of `path`: problems that reasoning-gym generates, for its verifier or a python grader."""
+    problem_field: str = "prompt"
+    """Field with the problem's text."""
+    answer_field: str = "answer"
+    """Field with the expected answer (any JSON value); problems may lack it where the grader needs none."""
+    suffix: str = ""
+    """Text appended to every problem. Training prompts with the same suffix are told if they repeat one."""
+    grader: Grader
+    """What judges an answer: `exact` (the text), `number` (the last number), or a block as for a reward."""
+    pass_mark: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Score from which an answer is right, for graders that give partial credit (python, reasoning_gym)."""
+    limit: PositiveInt | None = None
+    """Use only the first so many problems."""
+    samples_per_problem: PositiveInt | None = None
+    """Sampled answers to each problem; by default those of `evaluation`."""
+
+    @model_validator(mode="after")
+    def _one_source_and_what_it_reads(self) -> GradedBenchmark:
+        if (self.path is None) == (self.generate is None):
+            raise ValueError("give one of `path` (a .jsonl file) and `generate` (a task of reasoning-gym)")
+        kind = self.grader if isinstance(self.grader, str) else self.grader.kind
+        if self.generate is not None:
+            unread = {"problem_field", "answer_field"} & self.model_fields_set
+            if unread:
+                raise ValueError(f"{min(unread)} is read with `path` only; leave it out")
+            if kind not in PARTIAL:
+                raise ValueError(
+                    f"grader {kind} cannot judge generated problems; valid: {', '.join(PARTIAL)}"
+                )
+        if kind not in PARTIAL and self.pass_mark != 1.0:
+            raise ValueError(
+                f"pass_mark changes nothing with grader {kind}, which gives 0 or 1; leave it out"
+            )
+        return self
+
+
+PARTIAL = ("python", "reasoning_gym")
+"""Graders that may give more than 0 and less than 1."""
+
+
+Benchmark = Annotated[
+    StandardBenchmark | MathBenchmark | EvalPlusBenchmark | GradedBenchmark, Field(discriminator="kind")
+]
 
 
 def _standard(value: object) -> object:

@@ -84,7 +84,8 @@ def _types_at(loc: Loc) -> list[Any]:
     for part in loc:
         unions = [m for m in found if is_model(m)]
         tagged = [m for m in unions if len(unions) > 1 and "kind" in m.model_fields and kind_of(m) == part]
-        found = tagged or [below for m in found for below in _below(m, part)]
+        below = [below for m in found for below in _below(m, part)]
+        found = tagged or below or found  # a tag that only tells a name from a block leads no further
     return found
 
 

@@ -276,14 +276,21 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         if isinstance(expert, dict) and expert.get("kind") in ("model", "rl", "adapter", "registered"):
             _resolve_model(expert, "path", folder)
             _resolve_model(expert, "base", folder)
+        _resolve_grader(domain.get("reward"), folder)
         benchmarks = domain.get("benchmarks")
         for benchmark in benchmarks if isinstance(benchmarks, list) else ():
             _resolve(benchmark, "path", folder)
+            _resolve_grader(benchmark.get("grader") if isinstance(benchmark, dict) else None, folder)
 
 
 def _resolve(mapping: object, key: str, folder: Path) -> None:
     if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
         mapping[key] = os.path.normpath(folder / Path(mapping[key]).expanduser())
+
+
+def _resolve_grader(grader: object, folder: Path) -> None:
+    for key in ("path", "schema_path"):
+        _resolve(grader, key, folder)
 
 
 def _resolve_prompts(prompts: object, folder: Path) -> None:

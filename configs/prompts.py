@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from configs.gym import GymTask
 from configs.strict import Strict
 
 
@@ -121,7 +122,17 @@ class HubPrompts(PromptSource):
     """File or pattern within the dataset's repository."""
 
 
+class ReasoningGymPrompts(PromptSource, GymTask):
+    """Prompts that the package reasoning-gym generates (extra `gym`), for the reward of the same kind.
+
+    Their rows have the columns `prompt` and `answer`, which is what the task's verifier needs."""
+
+    kind: Literal["reasoning_gym"]
+
+
 LOCAL_PATHS = ("file", "verl", "local")
 """Kinds whose `path` is read from the config file's folder."""
 
-Prompts = Annotated[FilePrompts | VerlPrompts | LocalPrompts | HubPrompts, Field(discriminator="kind")]
+Prompts = Annotated[
+    FilePrompts | VerlPrompts | LocalPrompts | HubPrompts | ReasoningGymPrompts, Field(discriminator="kind")
+]

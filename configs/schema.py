@@ -30,10 +30,8 @@ from configs.mixing import BALANCED, Mixing, WeightedMixing
 from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
 from configs.overlap import OverlapCheck
 from configs.prompts import Prompts
+from configs.rewards import Reward
 from configs.strict import Name, Strict, Url
-
-REWARDS = ("math", "code", "exact", "number")
-"""Names of the shipped rewards; `teachers.rewards.REWARDS` holds their implementations."""
 
 RESERVED_NAMES = ("student", "reference")
 """Names that models of other roles have where domains name the teachers."""
@@ -47,8 +45,8 @@ class Domain(Strict):
     prompts: Prompts | None = None
     """The domain's training prompts; may be omitted if the top-level `prompts` hold rows labelled
     with this domain."""
-    reward: Literal["math", "code", "exact", "number"]
-    """How an answer is judged while the expert is trained."""
+    reward: Reward
+    """How an answer is judged while the expert is trained: `math`, `code`, `exact`, `number`, or a block."""
     benchmarks: tuple[NamedBenchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
     validation: Prompts | None = None

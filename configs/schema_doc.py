@@ -7,7 +7,7 @@ import os
 import types
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -109,6 +109,7 @@ def _name(annotation: object) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_name(option) for option in inner)
     words = {int: "whole number", float: "number", str: "text", bool: "true / false", Path: "path"}
+    words |= {Any: "any value"}
     return {**words, type(None): "null"}[annotation]
 
 

@@ -94,8 +94,14 @@ def _as_number(text: str) -> Decimal | None:
 
 def extract_program(text: str) -> str:
     """The last fenced block of a text, up to its end if the fence is not closed; else the whole text."""
+    block = last_fence(text)
+    return text if block is None else block
+
+
+def last_fence(text: str) -> str | None:
+    """Content of the last fenced block, up to the text's end if it is not closed; None if there is none."""
     blocks = re.findall(r"```[^\n`]*\n(.*?)(?:```|\Z)", text, flags=re.DOTALL)
-    return blocks[-1] if blocks else text
+    return blocks[-1] if blocks else None
 
 
 def last_boxed(text: str) -> str | None:

@@ -31,7 +31,9 @@ from eval.records import Completion, Problem, Sample, Verdict, read_samples, wri
 Progress = Callable[[str, str, int, int], None]
 
 GENERATION_PACKAGES = ("vllm", "transformers", "tokenizers")
-GRADING_PACKAGES = ("math-verify", "latex2sympy2-extended", "evalplus")
+GRADING_PACKAGES = (
+    "math-verify", "latex2sympy2-extended", "evalplus", "regex", "jsonschema", "reasoning-gym",
+)  # fmt: skip
 
 TEMPLATE_TOKENS = 1024
 """More than a chat template adds to a conversation's text."""

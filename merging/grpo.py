@@ -6,10 +6,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.baselines import GrpoBaseline
 from configs.load import ConfigError
+from configs.rewards import reward_record
 from configs.schema import MergeConfig
 from merging.metrics import grpo_metrics
 from merging.progress import bar, grpo_text
@@ -30,10 +31,11 @@ def train_grpo(
 ) -> None:
     """Trains on the scheduled rows, or continues, and exports the model to `target`.
 
-    Raises ConfigError for rows that are not the merge's, and trainer.errors.RunFailed.
+    Raises ConfigError for rows or rewards that are not the merge's, and trainer.errors.RunFailed.
     """
     in_order = folder.config.mixing.order.kind == "shuffled"
     check_same_prompts(rows, folder.prompts_file, in_order)
+    check_same_rewards(folder.config, folder.counts())
     name, work = baseline.kind, folder.path / baseline.kind
     open_work(baseline, work)
     job = baseline_job(folder.config, baseline, rows, work)
@@ -96,6 +98,16 @@ def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path, in_order:
             raise ConfigError(
                 f"baseline `grpo`: the prompts of domain {domain!r} have changed since the merge's were "
                 f"written ({merge_file}); restore them, or choose another --run-dir"
+            )
+
+
+def check_same_rewards(config: MergeConfig, counts: dict[str, Any]) -> None:
+    """Raises ConfigError for a reward whose file has changed since the merge's prompts were written."""
+    for domain, written in counts.get("rewards", {}).items():
+        if reward_record(config.domains[domain].reward) != written:
+            raise ConfigError(
+                f"baseline `grpo`: the reward of domain {domain!r} has changed since the merge's prompts "
+                f"were written with {written}; restore its file, or choose another --run-dir"
             )
 
 

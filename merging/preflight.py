@@ -14,6 +14,7 @@ from configs.baselines import GrpoBaseline
 from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
+from configs.rewards import needs_answer, reward_title
 from configs.schema import MergeConfig
 from merging import prompt_data
 from merging.lock import check_free
@@ -22,6 +23,7 @@ from merging.names import REFERENCE
 from merging.probe import check_prompts
 from merging.prompt_data import BenchmarkProblem, Dropped, Repeat
 from merging.registered import Registered, find_registered
+from merging.reward_checks import check_rewards
 from routing.routers import RoutedPrompt
 from teachers.fingerprint import ModelFingerprint
 
@@ -124,6 +126,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
         dropped = prompt_data.duplicates(prompts.repeated, routed)
         _check_answers(config, routed)
+        check_rewards(config, routed)
     with collecting(problems):
         (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
         dropped += gone
@@ -196,10 +199,11 @@ def _check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
     grpo = any(isinstance(baseline, GrpoBaseline) for baseline in config.baselines)
     for item in routed:
         built = isinstance(config.domains[item.domain].expert, RLExpert)
-        if item.prompt.answer is None and (built or grpo):
+        reward = config.domains[item.domain].reward
+        if item.prompt.answer is None and (built or grpo) and needs_answer(reward):
             trained = "the expert" if built else "baseline `grpo` on the prompts"
             raise ConfigError(
-                f"{item.prompt.where}: no answer, and reward {config.domains[item.domain].reward!r} needs "
+                f"{item.prompt.where}: no answer, and reward {reward_title(reward)!r} needs "
                 f"one to train {trained} of domain {item.domain!r}"
             )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.experts import RLExpert
 from configs.load import ConfigError, LoadedConfig
+from configs.rewards import grader_settings, needs_answer, reward_title
 
 if TYPE_CHECKING:
     from configs.schema import MergeConfig
@@ -131,11 +132,12 @@ def _prompts(config: MergeConfig, routed: Sequence[RoutedPrompt], domain: str, m
         prompts = load_prompts(source, domain, label_field=config.routing.field)
     else:
         prompts = [item.prompt for item in routed if item.domain == domain]
-    answered = [prompt for prompt in prompts if prompt.answer is not None]
+    reward = config.domains[domain].reward
+    answered = [prompt for prompt in prompts if prompt.answer is not None or not needs_answer(reward)]
     if not answered:
         raise ConfigError(
             f"domains.{domain}: no prompt has an answer, and the probe judges by reward "
-            f"{config.domains[domain].reward!r}; give domains.{domain}.validation"
+            f"{reward_title(reward)!r}; give domains.{domain}.validation"
         )
     return random.Random(f"probe:{config.training.seed}:{domain}").sample(answered, min(most, len(answered)))
 
@@ -191,9 +193,9 @@ def _answers(config, decoder, tokenizer, end_ids, models, prompts, scale, sample
 
 def _result(config, domain, scale, prompts, answers, tokenizer) -> ProbeResult:
     from eval.statistics import mean_interval
-    from teachers.rewards import REWARDS
+    from teachers.rewards import reward_of
 
-    reward = REWARDS[config.domains[domain].reward]
+    reward = reward_of(grader_settings(config.domains[domain].reward))
     scores = {
         prompt.id: [
             reward(

@@ -139,6 +139,8 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     for baseline in config.baselines:
         if declared := options(baseline):
             found[f"baseline {baseline.kind}"] = ", ".join(f"{k} {v}" for k, v in declared.items())
+    for domain, reward in folder.counts().get("rewards", {}).items():
+        found[f"reward of {domain}"] = reward
     found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"
     found["system"] = platform.platform()
     return found

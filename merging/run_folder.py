@@ -13,6 +13,7 @@ import yaml
 
 from configs.load import ConfigError, LoadedConfig, load_config
 from configs.objective import AUTO
+from configs.rewards import needs_answer, reward_record
 from configs.schema import MergeConfig
 from merging import prompt_data
 from merging.measure import Measured
@@ -101,9 +102,12 @@ class RunFolder:
     def write_counts(self, rows: list[RoutedPrompt], found: Preflight) -> None:
         """Keeps what became of the prompts: counts by domain, and the lists of those that were dropped and
         of those that repeat a benchmark's problem."""
-        counts = prompt_data.summary(self.config, found)
+        counts, domains = prompt_data.summary(self.config, found), self.config.domains
         check_written(Counter(row.domain for row in rows), counts["rows"])
-        counts["all_answered"] = all(row.prompt.answer is not None for row in rows)
+        counts["rewards"] = {name: reward_record(domain.reward) for name, domain in domains.items()}
+        counts["all_answered"] = all(
+            row.prompt.answer is not None or not needs_answer(domains[row.domain].reward) for row in rows
+        )
         folder, dropping = self.path / "prompts", found.overlap_action == "drop"
         write_text(folder / "dropped.jsonl", json_lines(item.to_json() for item in found.dropped))
         write_text(folder / "overlaps.jsonl", json_lines(item.to_json(dropping) for item in found.overlaps))

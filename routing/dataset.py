@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.rewards import Reward, row_text
 from routing.routers import RoutedPrompt
 
 
 def write_parquet(
     rows: Sequence[RoutedPrompt],
     path: Path,
-    rewards: Mapping[str, str],
+    rewards: Mapping[str, Reward],
     reward_scales: Sequence[float],
     loss_weights: Mapping[str, float] | None = None,
     split: str = "train",
@@ -23,16 +24,17 @@ def write_parquet(
 
     Columns: `data_source` and `ability` (domain), `prompt` (chat messages), `reward_model` (`style`
     "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row from 0, prompt `id`,
-    `domain`, `reward` name, `split`), `teacher` (domain), `reward_scale` (lambda, float64) and
-    `loss_weight` (float64). `reward_scales` holds an entry for every row, `rewards` and `loss_weights` (by
-    default 1) for every domain of the rows.
+    `domain`, `reward` name, or a block's settings as JSON text, `split`), `teacher` (domain),
+    `reward_scale` (lambda, float64) and `loss_weight` (float64). `reward_scales` holds an entry for every
+    row, `rewards` and `loss_weights` (by default 1) for every domain of the rows.
     """
     import pyarrow
 
     assert rows, "a training file has rows"
     weights = loss_weights or {}
+    said = {domain: row_text(reward) for domain, reward in rewards.items()}
     records = [
-        {**_record(i, row, rewards[row.domain], split), "reward_scale": float(scale),
+        {**_record(i, row, said[row.domain], split), "reward_scale": float(scale),
          "loss_weight": float(weights.get(row.domain, 1.0))}
         for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
     ]  # fmt: skip

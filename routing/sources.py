@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.load import ConfigError
 from configs.mixing import CurriculumOrder
-from configs.prompts import PromptSource
+from configs.prompts import PromptSource, ReasoningGymPrompts
 from configs.schema import MergeConfig
 from routing.readers import Row, parts
 from routing.rows import Prompt, RowReading, label_column
@@ -25,6 +25,7 @@ SOURCES: dict[str, str] = {
     "verl": "routing.readers:read_verl",
     "local": "routing.readers:read_local",
     "hub": "routing.readers:read_hub",
+    "reasoning_gym": "routing.gym:read_reasoning_gym",
 }
 """Reader of each `kind`: from its config to (row number, row), rows counted from 1."""
 
@@ -101,6 +102,8 @@ def reader(kind: str) -> Callable[[Any], Iterator[Row]]:
 
 def describe(cfg: PromptSource) -> str:
     """The source's name in messages."""
+    if isinstance(cfg, ReasoningGymPrompts):
+        return f"reasoning_gym {cfg.task} (seed {cfg.seed})"
     split = getattr(cfg, "split", None)
     return f"{cfg.path}[{split}]" if split else str(cfg.path)
 

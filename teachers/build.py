@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.experts import RLExpert
+from configs.rewards import reward_identity
 from configs.schema import MergeConfig
 from routing.dataset import write_parquet
 from routing.mix import schedule
@@ -74,7 +75,7 @@ class ExpertOrder:
             "base_tokenizer": base.tokenizer_sha256,
             "base_chat_template": base.chat_template_sha256,
             "recipe": recipe,
-            "reward": self.config.domains[self.domain].reward,
+            "reward": reward_identity(self.config.domains[self.domain].reward),
             "prompts": _digest([[p.prompt.messages, p.prompt.answer] for p in self.prompts]),
             "chat_template_arguments": self.config.chat_template,
             "max_prompt_tokens": self.config.training.max_prompt_tokens,

@@ -1,16 +1,18 @@
-"""Rewards that train an expert: 1 for a right answer, 0 for any other.
+"""Rewards that train an expert: a number in [0, 1] for each answer, 1 for a right one.
 
-Adding a reward is a function here and a line in REWARDS (and in `configs.schema.REWARDS`); the contract
-test runs every entry.
+Adding a named reward is a function here and a line in REWARDS (and in `configs.rewards`); adding a kind of
+block is a grader in `eval.answer_graders` and a line in BLOCKS. The contract test runs every entry.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from eval.graders import extract_program, grade_exact, grade_math, grade_number
+from eval.answer_graders import Score, Settings, score
+from eval.graders import extract_program, grade_math
 from eval.records import Completion, Grade, Verdict
 from eval.sandbox import run_tests
 
@@ -37,12 +39,12 @@ def code_reward(completion: str, answer: Any, finished: bool) -> float:
 
 def exact_reward(completion: str, answer: Any, finished: bool) -> float:
     """1 if the completion is the answer, white space around it aside."""
-    return _binary(grade_exact(Completion(completion, 0, finished), answer))
+    return _judged(score("exact", Completion(completion, 0, finished), answer))
 
 
 def number_reward(completion: str, answer: Any, finished: bool) -> float:
     """1 if the last number of the completion is the answer; a truncated completion gets 0."""
-    return _binary(grade_number(Completion(completion, 0, finished), answer))
+    return _judged(score("number", Completion(completion, 0, finished), answer))
 
 
 def _binary(grade: Grade) -> float:
@@ -50,6 +52,20 @@ def _binary(grade: Grade) -> float:
     if grade.verdict == Verdict.UNSCORED:
         raise RuntimeError(f"the reward could not judge an answer: {grade.detail}")
     return float(grade.verdict == Verdict.PASS)
+
+
+def _judged(found: Score) -> float:
+    """Raises RuntimeError where the grader failed, as `_binary` does."""
+    if found.value is None:
+        raise RuntimeError(f"the reward could not judge an answer: {found.detail}")
+    return found.value
+
+
+def graded_block(settings: dict[str, Any]) -> Reward:
+    """The reward of a block that `eval.answer_graders` judges."""
+    return lambda completion, answer, finished: _judged(
+        score(settings, Completion(completion, 0, finished), answer)
+    )
 
 
 REWARDS: dict[str, Reward] = {
@@ -60,6 +76,23 @@ REWARDS: dict[str, Reward] = {
 }
 """Every reward by the name that a config gives it."""
 
+BLOCKS: dict[str, Callable[[dict[str, Any]], Reward]] = {
+    "regex": graded_block,
+    "json_schema": graded_block,
+    "python": graded_block,
+    "reasoning_gym": graded_block,
+}
+"""From a block's settings (`configs.rewards.grader_settings`) to its reward, by `kind`."""
+
+
+def reward_of(settings: Settings) -> Reward:
+    """The reward that a config's settings describe. Raises ValueError for one that is not known."""
+    if isinstance(settings, str) and settings in REWARDS:
+        return REWARDS[settings]
+    if isinstance(settings, dict) and settings.get("kind") in BLOCKS:
+        return BLOCKS[settings["kind"]](settings)
+    raise ValueError(f"unknown reward {settings!r:.80}; valid: {', '.join([*REWARDS, *BLOCKS])}")
+
 
 def compute_score(
     data_source: str,
@@ -68,16 +101,22 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     **_kwargs: Any,
 ) -> dict[str, float]:
-    """verl's custom reward function: the reward that the row's `extra_info["reward"]` names.
+    """verl's custom reward function: the reward that the row's `extra_info["reward"]` says.
 
-    `ground_truth` is the answer as JSON text. Raises ValueError for an unknown reward.
+    `ground_truth` is the answer as JSON text. Raises ValueError for an unknown reward, and RuntimeError,
+    naming the row, where the reward could not judge.
     """
     row = extra_info or {}
-    name = row.get("reward")
-    if name not in REWARDS:
-        raise ValueError(f"row of {data_source!r}: unknown reward {name!r}; valid: {', '.join(REWARDS)}")
-    score = REWARDS[name](solution_str, json.loads(ground_truth), row.get("finished", True))
-    return {"score": score, "acc": score}
+    try:
+        reward = reward_of(_settings(row.get("reward")))
+    except ValueError as error:
+        raise ValueError(f"row of {data_source!r}: {error}") from None
+    try:
+        value = reward(solution_str, json.loads(ground_truth), row.get("finished", True))
+    except RuntimeError as error:
+        place = f"row {row.get('index')} of domain {data_source!r} (prompt {row.get('id')})"
+        raise RuntimeError(f"{place}: {error}") from error
+    return {"score": value, "acc": value}
 
 
 def observe_score(
@@ -87,7 +126,20 @@ def observe_score(
     extra_info: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> dict[str, float]:
-    """The reward where it is only watched, as in a merge: a row without an answer counts 0."""
-    if json.loads(ground_truth) is None:
+    """The reward where it is only watched, as in a merge: a row without an answer it needs counts 0."""
+    if json.loads(ground_truth) is None and _needs_answer((extra_info or {}).get("reward")):
         return {"score": 0.0, "acc": 0.0}
     return compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
+
+
+def _needs_answer(reward: Any) -> bool:
+    settings = _settings(reward)
+    return not isinstance(settings, dict) or settings.get("needs_answer", True)
+
+
+def _settings(reward: Any) -> Any:
+    """What a row says of its reward: a name, or a block as JSON text."""
+    return _parsed(reward) if isinstance(reward, str) and reward.startswith("{") else reward
+
+
+_parsed = lru_cache(maxsize=64)(json.loads)

@@ -17,9 +17,10 @@ GRACE_SECONDS = 8.0
 """How long a vanished part, or an engine's error, may be followed by the run's own end before it counts:
 verl's last step ends its actors before it returns, and the trainer's own message is the better one."""
 
-SETTLED_SECONDS = 4.0
-"""How long a part must have been seen for its end to count; the launcher looks every 2 s. An engine of a
-small model serves its second step within ten seconds of its start."""
+SETTLED_SECONDS = {"VLLM::": 1.0, "ray::": 4.0}
+"""Age that a part must have been seen with for its end to count, by its title's beginning. A child between
+fork and exec carries an engine's title for less than a second; the engine of a small model may serve its
+second step, and die, within 4 s of its start."""
 
 IDLE_TITLES = ("ray::IDLE", "ray::SPILL", "ray::RESTORE")
 
@@ -30,52 +31,63 @@ ENGINE_ERROR = re.compile(r"\((?:EngineCore|Worker)[^)]*\) ERROR .*?\] ([\w.]*(?
 class PartsWatch:
     """Tracks the parts of a run by process id and title; `dead()` names one that vanished.
 
-    A part counts once it has lived for `SETTLED_SECONDS`: helpers that a part forks carry its title for a
-    moment, and a part that fails at its start is reported by Ray itself.
+    A part counts once it was seen at an age of `SETTLED_SECONDS`: helpers that a part forks carry its title
+    for a moment, and a part that fails at its start is reported by Ray itself. Its age and not the time
+    since the first look: looks may be seconds apart.
     """
 
     seen: dict[int, str] = field(default_factory=dict)
-    first: dict[int, float] = field(default_factory=dict)
-    last: dict[int, float] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
     missed: dict[int, float] = field(default_factory=dict)
 
     def dead(self) -> str | None:
         """Title and pid of a part that has been missed for `GRACE_SECONDS`, else None."""
         now = time.monotonic()
         alive = _parts()
-        for pid, title in alive.items():
-            self.seen[pid], self.last[pid] = title, now
-            self.first.setdefault(pid, now)
+        for pid, (title, age) in alive.items():
+            self.seen[pid] = title
             self.missed.pop(pid, None)
+            if age >= _settled_at(title):
+                self.settled.add(pid)
         for pid in self.seen.keys() - alive.keys():
             self.missed.setdefault(pid, now)
         for pid, since in self.missed.items():
-            settled = self.last[pid] - self.first[pid] >= SETTLED_SECONDS
-            if settled and now - since >= GRACE_SECONDS:
+            if pid in self.settled and now - since >= GRACE_SECONDS:
                 return f"{self.seen[pid]} (pid {pid})"
         return None
 
 
-def _parts() -> dict[int, str]:
-    """Process id to title of every live Ray actor and vLLM engine below this process.
+def _settled_at(title: str) -> float:
+    return next(seconds for start, seconds in SETTLED_SECONDS.items() if title.startswith(start))
+
+
+def _parts() -> dict[int, tuple[str, float]]:
+    """Process id to title and age in seconds of every live Ray actor and vLLM engine below this process.
 
     A child between fork and exec carries its parent's title for a moment; it is no part of its own.
     """
-    titles: dict[int, str] = {}
+    found: dict[int, tuple[str, float]] = {}
     parents: dict[int, int] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline()[:1])
             if _is_part(title) and process.status() != psutil.STATUS_ZOMBIE:
-                titles[process.pid], parents[process.pid] = title.split(".")[0], process.ppid()
+                found[process.pid] = (title.split(".")[0], _age(process))
+                parents[process.pid] = process.ppid()
         except psutil.Error:
             continue
-    return {pid: title for pid, title in titles.items() if titles.get(parents[pid]) != title}
+    titles = {pid: title for pid, (title, _) in found.items()}
+    return {pid: part for pid, part in found.items() if titles.get(parents[pid]) != part[0]}
+
+
+def _age(process: psutil.Process) -> float:
+    """Seconds since the process began, by the kernel's clock: the wall clock may have been set since."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - (process.create_time() - psutil.boot_time())
 
 
 def _is_part(title: str) -> bool:
     """A Ray actor is titled `ray::ClassName`, a task `ray::function_name`; engines `VLLM::...`."""
-    if title.startswith("VLLM::"):
+    if title.startswith(("VLLM::", "ray::vLLM")):
         return True
     return title.startswith("ray::") and not title.startswith(IDLE_TITLES) and title[5:6].isupper()
 

@@ -25,6 +25,7 @@ STANDARD: dict[str, str] = {
 KINDS: dict[str, str] = {
     "math": "eval.benchmarks.math_task:open_own",
     "evalplus": "eval.benchmarks.evalplus_task:open_own",
+    "graded": "eval.benchmarks.graded_task:open_own",
 }
 """Kinds of the user's own benchmarks; each target takes that kind's config."""
 

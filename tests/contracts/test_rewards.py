@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from configs import schema
+from configs import rewards
 from teachers.rewards import REWARDS, compute_score
 
 CODE = {
@@ -26,7 +26,7 @@ GARBAGE = ["{]}\\boxed{\\frac{", "\x00\ud800", "```", "\\boxed{9^{9^{9^9}}}", "l
 
 
 def test_every_reward_has_a_case_and_a_name_in_the_schema():
-    assert set(REWARDS) == set(CASES) == set(schema.REWARDS)
+    assert set(REWARDS) == set(CASES) == set(rewards.REWARDS)
 
 
 @pytest.mark.parametrize("name", REWARDS)

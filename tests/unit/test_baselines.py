@@ -159,7 +159,7 @@ def test_a_baseline_of_other_options_is_not_evaluated(opened, monkeypatch):
 
 def test_the_report_tells_a_baselines_options(opened, tmp_path):
     folder, teachers = opened("baselines=[average, dare]")
-    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), teachers)
+    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT, counts=dict), teachers)
     assert found["baseline dare"] == "drop_rate 0.9, scale 1.0, seed 42"
     assert "baseline average" not in found
     assert "baseline opd" not in _curves(folder, teachers)

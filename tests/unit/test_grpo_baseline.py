@@ -331,7 +331,7 @@ def test_it_is_trained_once_and_shown_in_the_report(opened, trainer):
     for key, value in zip(shown, (6.0, 0.875, 0.5, 0.25), strict=True):
         series = shown[key]
         assert (series.label, series.stage, series.values) == ("all, grpo", "baseline grpo", (value, value))
-    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), [])
+    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT, counts=dict), [])
     assert found["baseline grpo"] == "samples_per_prompt 2"
 
 

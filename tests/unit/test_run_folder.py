@@ -220,6 +220,7 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
         "conflicts": 0,
         "overlaps": {},
         "notes": ["a note"],
+        "rewards": {"math": "exact", "code": "exact"},
         "all_answered": True,
     }
     (line,) = (folder.path / "prompts/dropped.jsonl").read_text().splitlines()
