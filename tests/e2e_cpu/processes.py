@@ -41,11 +41,22 @@ def _hear_interrupts() -> None:
 
 def run_to_end(*arguments: str, home: Path, log: Path, timeout: float) -> int:
     """The exit code of the real command."""
-    process = protege(*arguments, home=home, log=log)
+    return ended(protege(*arguments, home=home, log=log), timeout, log)
+
+
+def ended(process: subprocess.Popen, seconds: float, log: Path) -> int:
+    """The exit code; fails with the log's end, and ends the process, if it does not come in time."""
     try:
-        return process.wait(timeout)
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        parts = [_title(child) for child in psutil.Process(process.pid).children(recursive=True)]
+        tail = "\n".join(log.read_text().splitlines()[-20:])
+        raise AssertionError(f"not ended within {seconds} s; below it: {parts}; its log:\n{tail}") from None
     finally:
-        if process.poll() is None:
+        if process.poll() is None:  # so that the next test does not wait for this run
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
             process.kill()
 
 

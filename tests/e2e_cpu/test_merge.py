@@ -12,6 +12,7 @@ import yaml
 from tests.e2e_cpu.processes import (
     PROJECT,
     descendant,
+    ended,
     kill_hard,
     left_behind,
     protege,
@@ -237,7 +238,7 @@ def test_a_dead_engine_ends_the_run_with_the_cause_last(home):
     wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 2, START_SECONDS, process, log)
     descendant(process, "VLLM::EngineCore").send_signal(signal.SIGKILL)
     began = time.monotonic()
-    assert process.wait(60) == 1, log.read_text()[-2000:]
+    assert ended(process, 60, log) == 1, log.read_text()[-2000:]
     assert time.monotonic() - began < 30
     last = [line for line in log.read_text().splitlines() if line.strip()][-1]
     assert "first error:" in last and "Engine" in last, last
@@ -252,14 +253,14 @@ def test_a_dead_scorer_ends_the_run_and_ctrl_c_leaves_nothing(home):
     wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") > done + 1, START_SECONDS, process, log)
     descendant(process, "ray::ScorerActor").send_signal(signal.SIGKILL)
     began = time.monotonic()
-    assert process.wait(60) == 1, log.read_text()[-2000:]
+    assert ended(process, 60, log) == 1, log.read_text()[-2000:]
     assert time.monotonic() - began < 30
     assert left_behind(home) == []
 
     process = protege("merge", str(config), home=home, log=log)
     time.sleep(25)
     process.send_signal(signal.SIGINT)
-    assert process.wait(40) == 130
+    assert ended(process, 40, log) == 130, log.read_text()[-2000:]
     assert "continues the run" in log.read_text().splitlines()[-1]
     assert left_behind(home) == []
 

@@ -162,7 +162,7 @@ def test_the_average_is_that_of_the_full_models(opened, tmp_path):
 def test_provenance_says_what_is_an_adapter(opened):
     pytest.importorskip("peft")
     folder, teachers = opened()
-    folder = SimpleNamespace(config=folder.config, student=STUDENT)
+    folder = SimpleNamespace(config=folder.config, student=STUDENT, counts=dict)
     found = provenance(folder, teachers)
     assert found["teacher math weights"].endswith(" (given, an adapter on the student)")
     assert found["teacher code weights"].endswith(" (given)")

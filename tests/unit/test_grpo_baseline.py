@@ -373,7 +373,7 @@ def test_another_learning_rate_is_another_baseline_and_is_told_in_the_report(ope
         train_baselines(folder, [], routed, FakeCluster())
     assert [job.learning_rate for job in trainer.jobs] == [1e-5, 0.25] and added(folder) == 2
     assert _notes(folder) == ["baseline grpo was trained at learning rate 0.25, the merge at 1e-05"]
-    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT), [])
+    found = provenance(SimpleNamespace(config=folder.config, student=STUDENT, counts=dict), [])
     assert found["baseline grpo"] == "samples_per_prompt 2, learning_rate 0.25"
 
 

@@ -116,6 +116,7 @@ def test_the_run_reads_it_and_says_so(demo, tmp_path):
     assert job.verl_overrides["protege.scorer"]["models"]["math"] == record.model_path
     assert _teacher(folder.config, found, "math") == math.model_path
     shutil.copytree(STUDENT, folder.student)
+    run_module.write_prompts(folder, found)
     told = provenance(folder, teachers)["teacher math weights"]
     assert told == f"{record.weights_sha256} (registry {record.id}, an adapter on the student)"
     stored = (demo.run_dir / "config.resolved.yaml").read_text()

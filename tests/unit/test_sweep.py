@@ -46,7 +46,7 @@ def test_opd_is_not_trained_twice(tmp_path):
     grpo = "baselines=[opd,{kind: grpo, samples_per_prompt: 4}]"  # has no lambda: each run has its own
     (run,) = grid(tmp_path, (1.0,), 1, [grpo])
     assert [b.model_dump() for b in run.loaded.config.baselines] == [
-        {"kind": "grpo", "samples_per_prompt": 4}
+        {"kind": "grpo", "samples_per_prompt": 4, "learning_rate": None}
     ]
     (run,) = grid(tmp_path, (1.0,), 1, ["baselines=[opd,{kind: ties, density: 0.5}]"])
     assert run.loaded.config.baselines[0].density == 0.5
