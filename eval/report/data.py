@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.report.disagreements import Disagreements, find_disagreements
 from eval.report.headroom import Headroom, find_headroom
@@ -142,6 +142,8 @@ class ReportData:
     """Rows of each domain that the merge was to train on."""
     trained: Mapping[str, int] = field(default_factory=dict)
     """Rows of each domain that it trained on; a domain that is absent was not measured."""
+    router: Mapping[str, Any] | None = None
+    """What the router tells of itself; None where labels decided alone."""
     probed: tuple[ProbedDomain, ...] = ()
     """Domains whose reward scale was chosen by a probe."""
     headroom: tuple[Headroom, ...] = ()
@@ -341,6 +343,7 @@ def build(
     objective: Mapping[str, float],
     routing: Mapping[str, int],
     trained: Mapping[str, int] | None = None,
+    router: Mapping[str, Any] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     wall_seconds: Mapping[str, float],
     peak_memory_bytes: int | None,
@@ -373,6 +376,7 @@ def build(
         objective=objective,
         routing=routing,
         trained=trained or {},
+        router=router,
         probed=tuple(probed),
         headroom=evaluation.headroom,
     )
