@@ -38,7 +38,7 @@ def prompts(labels: list[str | None], start: int = 0) -> list[Prompt]:
 
 
 LABELLED = prompts(["math", "code"] * 12)
-HOSTILE = ["", " \n", "\x00\ud83d\ude00", "sum " * 200_000, "\u0301" * 50, "$^(?(*", "ſuM İ", "0"]
+HOSTILE = ["", " \n", "\x00\ud83d\ude00", "sum " * 200_000, "\u0301" * 50, "$^(?(*", "SuM \u0130", "0"]
 
 
 def test_every_router_has_a_config_here():
