@@ -112,10 +112,18 @@ class RulesRouting(DecidingRouting):
     """The first rule that matches decides."""
 
     kind: Literal["rules"]
-    rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    rules: tuple[Rule, ...]
     """The rules, in order."""
     examples: tuple[RuleExample, ...] = ()
     """Texts with the domain that the rules must find."""
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> RulesRouting:
+        if not self.rules:
+            raise ValueError(
+                "`rules` is empty; give at least one rule, such as {domain: ..., keywords: [...]}"
+            )
+        return self
 
     def named_domains(self) -> list[tuple[str, str]]:
         """(place in the section, domain) of every domain that it names."""
@@ -183,7 +191,7 @@ class AgreementRouting(DecidingRouting):
 
     @model_validator(mode="after")
     def _otherwise_can_happen(self) -> AgreementRouting:
-        if "otherwise" in self.model_fields_set and not self.margin:
+        if self.otherwise != "refuse" and not self.margin:
             raise ValueError("`otherwise` changes nothing where margin is 0; give a margin, or leave it out")
         return self
 

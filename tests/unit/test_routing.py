@@ -53,7 +53,8 @@ def test_label_and_owner_route():
     [
         (
             prompt("x", label=None, row=7),
-            "f.jsonl, row 7: no label (column 'domain'); valid labels: math, code",
+            "f.jsonl, row 7: no label (column 'domain'); valid labels: math, code; routing: learned, "
+            "rules or agreement route prompts without one",
         ),
         (
             prompt("x", label="maths", row=7),
