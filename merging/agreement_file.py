@@ -27,23 +27,34 @@ def write_decisions(
     each: Sequence[Decision],
     measured: Mapping[str, Any],
 ) -> None:
-    """Keeps the decision on each prompt, in their order, and what was measured of them."""
-    decided = {p.id: asdict(decision) for p, decision in zip(undecided, each, strict=True)}
+    """Keeps the decision on each prompt, in their order, beside earlier ones under the same key, and what was
+    measured of them."""
     path = agreement_file(run_dir)
+    decided = {p.id: asdict(decision) for p, decision in zip(undecided, each, strict=True)}
+    if (stored := _stored(path, key)) is not None:
+        decided = stored["decisions"] | decided
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"key": key, "decisions": decided, "measured": dict(measured)})
 
 
 def read_decisions(run_dir: Path, key: str, undecided: Sequence[Prompt]) -> Decisions | None:
-    """The decisions on these prompts; None where they were not made, or not on all of them, or not with
-    these models and this router."""
-    path = agreement_file(run_dir)
-    if not path.exists():
+    """The decisions on these prompts, open where none was made; None where none was made with these models
+    and this router.
+
+    A prompt that was left out for another reason (too long, say) was not decided on.
+    """
+    stored = _stored(agreement_file(run_dir), key)
+    if stored is None:
         return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["key"] != key or any(p.id not in stored["decisions"] for p in undecided):
-        return None
-    return Decisions([Decision(**stored["decisions"][p.id]) for p in undecided], stored["measured"])
+    decisions = stored["decisions"]
+    still_open = Decision(None, "decided once the experts are there", is_open=True)
+    each = [Decision(**decisions[p.id]) if p.id in decisions else still_open for p in undecided]
+    return Decisions(each, stored["measured"])
+
+
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return stored if stored and stored["key"] == key else None
 
 
 def decisions_key(config: MergeConfig) -> str:
