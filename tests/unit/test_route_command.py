@@ -117,8 +117,8 @@ def test_an_expert_is_built_on_prompts_with_answers(config, tmp_path):
 
 def test_the_words_of_a_measurement():
     router = {
-        "kind": "learned", "features": "tfidf", "unlabelled": 9, "under_threshold": 2, "threshold": 0.8,
-        "otherwise": "drop", "against": "labelled prompts", "temperature": 2.0,
+        "kind": "learned", "features": "tfidf", "unlabelled": 9, "undecided": 3, "unlike": 1,
+        "threshold": 0.8, "otherwise": "drop", "against": "labelled prompts", "temperature": 2.0,
         "tested": {"n": 10, "right": 9, "accuracy": 0.9, "interval": [0.6, 0.98]},
         "tested_above_threshold": {"n": 8, "right": 8, "accuracy": 1.0, "interval": [0.67, 1.0]},
         "confusion": {"math": {"math": 5}, "code": {"math": 1, "code": 4}},
@@ -126,8 +126,8 @@ def test_the_words_of_a_measurement():
         "histogram": [{"from": 0.0, "to": 0.5, "prompts": 0}, {"from": 0.5, "to": 1.0, "prompts": 9}],
     }  # fmt: skip
     assert told(router) == [
-        "router learned (tfidf): 9 prompts without a label, 2 of them under the threshold 0.8 "
-        "(otherwise: drop)",
+        "router learned (tfidf): 9 prompts without a label, of which it does not decide on 3: 1 are like no "
+        "labelled prompt, the others under the threshold 0.8 (otherwise: drop)",
         "its accuracy on labelled prompts: 90.0% (95% interval 60.0% to 98.0%, n = 10)",
         "of those, where its confidence reaches the threshold: 100.0% (95% interval 67.0% to 100.0%, n = 8)",
         "expected calibration error of its confidence: 0.100 (0.200 uncalibrated; temperature 2.00)",
