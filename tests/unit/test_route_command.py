@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
-from configs.load import load_config
+from configs.load import ConfigError, load_config
+from configs.routing import Routing
 from eval.report.routed import confusion_table, histogram_rows, told
 from merging.experts import orders
 from merging.preflight import preflight
-from tests.unit.cli_runner import protege
+from routing.by_rules import check_examples, matcher
+from tests.unit.cli_runner import ROOT, protege
 from tests.unit.tiny_model import config_dict, write_config, write_jsonl
 
 LEARNED = "routing={kind: learned, otherwise: drop, threshold: 0.55}"
@@ -136,3 +141,14 @@ def test_the_words_of_a_measurement():
         ["label", "routed to code", "routed to math"], ["math", "0", "5"], ["code", "4", "1"],
     ]  # fmt: skip
     assert histogram_rows(router) == [("0.5 to 1.0", 9)]
+
+
+def test_the_examples_of_the_docs_are_routers():
+    text = (ROOT / "docs" / "routers.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    found = [TypeAdapter(Routing).validate_python(block["routing"]) for block in blocks]
+    assert [router.kind for router in found] == ["rules", "learned", "agreement"]
+    rules = found[0]
+    check_examples(rules, [matcher(rule) for rule in rules.rules])
+    with pytest.raises(ConfigError):
+        check_examples(rules, [matcher(rule) for rule in reversed(rules.rules)][:1] * 2)
