@@ -131,7 +131,8 @@ def folder(tmp_path) -> Path:
 
 
 def test_every_source_is_made_here():
-    assert {name.partition(".")[0] for name in MAKERS} == SOURCES.keys()
+    generated = {"reasoning_gym"}  # its rows cannot be given: test_gym_source.py
+    assert {name.partition(".")[0] for name in MAKERS} == SOURCES.keys() - generated
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
