@@ -56,8 +56,8 @@ class Preflight:
     """All prompts that may be trained on, before mixing."""
     dropped: list[Dropped]
     """Prompts that were read and are not trained on."""
-    conflicts: int
-    """Prompts that stand in two domains."""
+    conflicts: dict[str, int]
+    """How many prompts of a domain stand in another one too, trained on or dropped."""
     longest_prompt: dict[str, int]
     """Tokens of the longest prompt of each domain, chat template included."""
     overlaps: list[Repeat]
@@ -120,7 +120,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     fingerprints = check_models(config, problems)
     routed: list[RoutedPrompt] = []
     dropped: list[Dropped] = []
-    conflicts = 0
+    conflicts: dict[str, int] = {}
     with collecting(problems):
         prompts = sources.collect_prompts(config)
         routed = routers.route(prompts.prompts, config.routing, list(config.domains))
@@ -130,7 +130,8 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     with collecting(problems):
         (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
         dropped += gone
-    overlaps = prompt_data.find_repeats(routed, _problems(config, problems), config.overlap.ngram)
+    asked, endings = _problems(config, problems), _endings(config)
+    overlaps = prompt_data.find_repeats(routed, asked, config.overlap.ngram, endings)
     with collecting(problems):
         routed, gone = prompt_data.without_repeats(routed, overlaps, config.overlap.action)
         dropped += gone
@@ -224,6 +225,17 @@ def _problems(config: MergeConfig, problems: list[str]) -> list[BenchmarkProblem
                 place = f"domains.{domain_name}.benchmarks[{position}]"
                 problems += [f"{place}: {problem}" for problem in error.problems]
     return found
+
+
+def _endings(config: MergeConfig) -> list[str]:
+    """Instructions after the text of prompts and problems, which are no part of the question."""
+    from eval.benchmarks.math_task import BOX_INSTRUCTION
+
+    sources = [config.prompts, *(domain.prompts for domain in config.domains.values())]
+    benchmarks = [benchmark for domain in config.domains.values() for benchmark in domain.benchmarks]
+    suffixes = [source.suffix for source in sources if source is not None]
+    suffixes += [getattr(benchmark, "suffix", "") for benchmark in benchmarks]
+    return [BOX_INSTRUCTION, *filter(None, suffixes)]
 
 
 def _problems_of(benchmark) -> list[BenchmarkProblem]:

@@ -147,7 +147,8 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 
 
 def _notes(folder: RunFolder) -> list[str]:
-    notes = list(folder.counts().get("notes", []))
+    counts = folder.counts()
+    notes = [*counts.get("notes", []), *counts.get("overlap_notes", [])]
     kinds = [baseline.kind for baseline in folder.config.distilled_baselines()]
     works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
     for name, work in works.items():

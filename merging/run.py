@@ -90,6 +90,7 @@ def evaluate_run(run_dir: Path) -> Path:
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
         _refuse_other_baselines(folder)
+        folder.write_overlaps(found)
         return report(folder, teachers, evaluate_models(folder, teachers))
 
 
@@ -125,6 +126,7 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
 
     config = folder.config
     if folder.prompts_file.exists():
+        folder.write_overlaps(found)
         return
     with folder.measured.stage("prompts"):
         rows = scheduled(config, found.routed, config.training.prompts_per_step)

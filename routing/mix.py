@@ -49,12 +49,11 @@ def shares_of(mixing: Mixing, numbers: Mapping[str, int]) -> dict[str, Fraction]
     if isinstance(mixing, WeightedMixing):
         weights = {name: Fraction(repr(mixing.weights[name])) for name in numbers}
     elif isinstance(mixing, TemperatureMixing):
-        # relative to the largest, so that no power overflows; 1e-9 is finer than a row of any training
+        # relative to the largest, so that no power overflows, and as whole numbers of 1e-9, which is finer
+        # than a row of any training and keeps the arithmetic of the shares fast
         largest, power = max(numbers.values()), 1 / mixing.temperature
         relative = {name: (number / largest) ** power for name, number in numbers.items()}
-        weights = {
-            name: Fraction(max(value, 1e-9)).limit_denominator(10**9) for name, value in relative.items()
-        }
+        weights = {name: Fraction(max(round(value * 10**9), 1)) for name, value in relative.items()}
     else:
         weights = dict.fromkeys(numbers, Fraction(1))
     total = sum(weights.values())
