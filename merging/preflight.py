@@ -145,6 +145,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
             _check_template(student)
             (routed, gone), longest = prompt_data.without_long(routed, Path(student.path), config)
             dropped += gone
+            overlaps = prompt_data.not_among(overlaps, gone)
         with collecting(problems):
             memory = _check_memory(config, fingerprints)
         with collecting(problems):

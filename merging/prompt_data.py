@@ -163,6 +163,12 @@ def without_repeats(routed: Sequence[RoutedPrompt], repeats: Sequence[Repeat], a
     return kept, dropped
 
 
+def not_among(repeats: Iterable[Repeat], dropped: Iterable[Dropped]) -> list[Repeat]:
+    """Those whose prompt was not dropped for another reason."""
+    gone = {id(item.prompt) for item in dropped}
+    return [item for item in repeats if id(item.overlap.prompt) not in gone]
+
+
 def repeat_sentences(repeats: Sequence[Repeat]) -> list[str]:
     """One sentence a benchmark, with the first prompt of each and the counts by domain."""
     groups: dict[str, list[Repeat]] = defaultdict(list)

@@ -15,6 +15,7 @@ from configs.schema import MergeConfig
 from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
+from merging.prompt_report import prompt_use
 from merging.reward_scales import read_choices
 from merging.trained_rows import trained_rows
 from merging.weights import options
@@ -75,6 +76,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
             provenance=provenance(folder, teachers),
             notes=_notes(folder),
+            prompts=prompt_use(folder),
             probed=from_json(read_choices(folder.path)),
         )
         files = write_report(data, folder.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from merging.oracle import with_oracle
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
 from merging.progress import bar, say
+from merging.prompt_data import mix_of
 from merging.reward_scales import choose_reward_scales
 from merging.run_folder import RunFolder
 from merging.sft import train_sft
@@ -149,9 +151,12 @@ def scheduled(
     A domain's rows are the same for any `prompts_per_step`, as far as they go, and in the same order unless
     a curriculum sorts them.
     """
-    from routing.mix import mix
+    from merging.trained_rows import check_written
 
-    return mix(routed, config.mixing, config.training.seed).rows(config.training.steps, prompts_per_step)
+    mixed, steps = mix_of(config, routed), config.training.steps
+    rows = mixed.rows(steps, prompts_per_step)
+    check_written(Counter(row.domain for row in rows), mixed.counts(steps, prompts_per_step))
+    return rows
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
