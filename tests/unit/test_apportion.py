@@ -41,6 +41,23 @@ def test_every_step_and_every_sum_is_exact_for_any_shares(weights, steps, size):
     check(shares_of(weights), steps, size)
 
 
+@pytest.mark.parametrize(
+    ("weights", "size"),
+    [
+        # found by search: without the first tie-break (overlapping windows first) a row comes late
+        ([9, 4, 8, 8, 9, 4], 3),
+        ([4, 5, 2, 5, 12], 5),
+        # without the second (the end of a chain of windows)
+        ([8, 4, 7, 9, 9], 4),
+        ([9, 9, 10, 12, 10, 12], 5),
+        # without either
+        ([6, 12, 6, 5, 5, 4], 5),
+    ],
+)
+def test_schedules_that_need_the_tie_breaks(weights, size):
+    check(shares_of(weights), 2 * sum(weights), size)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(1, 6))
 def test_tight_schedules_are_exact(weights, size):
