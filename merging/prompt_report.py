@@ -22,10 +22,11 @@ def prompt_use(folder: RunFolder) -> PromptUse:
     counts = folder.counts()
     return PromptUse(
         prompts=counts["prompts"],
-        shares=counts["shares"],
-        dropped=counts["dropped"],
-        conflicts=counts["conflicts"],
-        overlaps=counts["overlaps"],
+        # a run of an earlier version kept less
+        shares=counts.get("shares", {}),
+        dropped=counts.get("dropped", {}),
+        conflicts=counts.get("conflicts") or {},
+        overlaps=counts.get("overlaps", {}),
         trainings=tuple(_trainings(folder, counts["rows"])),
     )
 

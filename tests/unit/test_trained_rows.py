@@ -58,8 +58,8 @@ def test_a_domain_that_a_step_lacks_counts_zero(train_file):
         # the steps' rows in another order: the sums over the training agree
         (
             [line(1, math=2, code=2), line(2, math=3, code=1)],
-            "step 1: planned code 1, math 3 rollouts by domain, trained on code 2, math 2; the trainer did not "
-            "read the rows of ",
+            "step 1: planned code 1, math 3 rollouts by domain, trained on code 2, math 2; the trainer did "
+            "not read the rows of ",
         ),
         ([line(1, math=3, code=1), line(2, math=2, code=1)], "step 2: planned code 2, math 2 rollouts"),
         ([line(1, math=3, code=1), line(2)], "step 2: .* trained on code 0, math 0"),
