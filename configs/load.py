@@ -262,7 +262,8 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         _resolve(data, "registry", folder)
     _resolve_model(data, "student", folder)
     _resolve_prompts(data.get("prompts"), folder)
-    objective = data.get("objective")
+    routing, objective = data.get("routing"), data.get("objective")
+    _resolve(routing.get("features") if isinstance(routing, dict) else None, "path", folder)
     reference = objective.get("reference") if isinstance(objective, dict) else None
     if isinstance(reference, dict):
         _resolve_model(reference, "path", folder)

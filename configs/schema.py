@@ -31,6 +31,7 @@ from configs.objective import AUTO, DomainObjective, ModelReference, Objective, 
 from configs.overlap import OverlapCheck
 from configs.prompts import Prompts
 from configs.rewards import Reward
+from configs.routing import LabelRouting, Routing
 from configs.strict import Name, Strict, Url
 
 RESERVED_NAMES = ("student", "reference")
@@ -54,14 +55,6 @@ class Domain(Strict):
     they take training prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
-
-
-class LabelRouting(Strict):
-    """Each prompt's own label names its domain, and so its teacher."""
-
-    kind: Literal["label"] = "label"
-    field: str = "domain"
-    """Column with the domain's name; rows of a domain's own `prompts` may leave it out."""
 
 
 class Training(Strict):
@@ -163,8 +156,8 @@ class MergeConfig(Strict):
     """Prompts of several domains in one source, each labelled (see `routing`)."""
     chat_template: dict[str, bool | int | float | str] = Field({})
     """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
-    routing: LabelRouting = LabelRouting()
-    """How a prompt finds its teacher."""
+    routing: Routing = LabelRouting()
+    """How a prompt finds its teacher, by name or as a block."""
     mixing: Mixing = BALANCED
     """How much of every step each domain has, and in which order its prompts come, by name or as a block."""
     conflicts: Literal["refuse", "drop", "keep"] = "refuse"
@@ -225,6 +218,15 @@ class MergeConfig(Strict):
                         f"{place}.labels: {value!r} is mapped to {domain!r}, which is no domain; valid: "
                         f"{', '.join(self.domains)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _routing_names_domains(self) -> MergeConfig:
+        for place, domain in self.routing.named_domains():
+            if domain not in self.domains:
+                raise ValueError(
+                    f"routing.{place}: {domain!r} is no domain; valid: {', '.join(self.domains)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,11 +10,12 @@ import typer
 from typer.core import TyperGroup
 
 from merging import cli_init
-from merging.cli_arguments import ConfigPath, Overrides, load
+from merging.cli_arguments import ConfigPath, Overrides, RunDir, load, run_folder
 from merging.cli_experts import experts
+from merging.cli_route import route
 
 if TYPE_CHECKING:
-    from configs.load import LoadedConfig
+    pass
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before anything started, the run failed, interrupted and resumable."""
@@ -64,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(experts, name="experts")
 cli_init.register(app)
+app.command()(route)
 
 
 def main() -> None:
@@ -74,13 +76,6 @@ def main() -> None:
 # ---------------------------------------------------------------------------------------- arguments
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-RunDir = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder [default: runs/<name>].")
-]
-
-
-def _run_dir(loaded: LoadedConfig, run_dir: Path | None) -> Path:
-    return (run_dir or Path("runs") / loaded.config.name).absolute()
 
 
 def _existing_run(run: Path) -> Path:
@@ -101,7 +96,7 @@ def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = Non
     from merging.prompt_data import mix_of, mix_text
 
     loaded = load(config, overrides)
-    found = preflight(loaded, _run_dir(loaded, run_dir))
+    found = preflight(loaded, run_folder(loaded, run_dir))
     mixed = mix_of(loaded.config, found.routed)
     for name, model in found.fingerprints.items():
         size = f"{model.parameters:,} parameters, context {model.max_position_embeddings}"
@@ -117,25 +112,12 @@ def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = Non
 
 
 @app.command()
-def route(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    examples: Annotated[int, typer.Option(min=0, help="Examples shown of each domain.")] = 2,
-) -> None:
-    """Show how prompts are routed and mixed: counts, shares and examples of each domain."""
-    from merging.route_text import lines
-
-    for line in lines(load(config, overrides).config, examples):
-        typer.echo(line)
-
-
-@app.command()
 def merge(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = None) -> None:
     """Run everything: experts, routing, ExOPD, evaluation, baselines, report. Resumable."""
     loaded = load(config, overrides)
     from merging.run import merge as run_merge
 
-    run_merge(loaded, _run_dir(loaded, run_dir))
+    run_merge(loaded, run_folder(loaded, run_dir))
 
 
 @app.command()
@@ -151,7 +133,7 @@ def plan(
     from merging.plan import make_plan
 
     loaded = load(config, overrides)
-    made = make_plan(loaded, _run_dir(loaded, run_dir))
+    made = make_plan(loaded, run_folder(loaded, run_dir))
     if as_json:
         typer.echo(json.dumps(made.to_json(), indent=2))
         return
@@ -204,7 +186,7 @@ def probe(
 
     scales = None if reward_scale is None else _numbers(reward_scale)
     show = (lambda result: None) if as_json else (lambda result: typer.echo(table_row(result)))
-    results = run_probe(loaded, _run_dir(loaded, run_dir), scales, prompts, samples, show)
+    results = run_probe(loaded, run_folder(loaded, run_dir), scales, prompts, samples, show)
     if as_json:
         typer.echo(json.dumps([result.to_json() for result in results], indent=2))
 

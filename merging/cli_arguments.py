@@ -15,6 +15,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config value, such as training.steps=10."),
 ]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Run folder [default: runs/<name>].")
+]
+
+
+def run_folder(loaded: LoadedConfig, run_dir: Path | None) -> Path:
+    """The folder that a command works in."""
+    return (run_dir or Path("runs") / loaded.config.name).absolute()
 
 
 def load(config: Path, overrides: list[str] | None) -> LoadedConfig:

@@ -10,6 +10,7 @@ from configs.experts import RLExpert
 from configs.load import ConfigError
 from merging.preflight import Preflight
 from merging.progress import bar, grpo_text, say
+from merging.prompt_stage import is_for_expert
 from merging.run_folder import RunFolder
 from teachers.build import ExpertOrder, build_expert, find_expert
 from teachers.registry import ExpertRecord, Registry, open_registry
@@ -25,7 +26,12 @@ def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
     """What has to be had for each domain whose expert is RL-built."""
     return {
         name: ExpertOrder(
-            name, folder_config, domain.expert, tuple(item for item in found.routed if item.domain == name)
+            name,
+            folder_config,
+            domain.expert,
+            tuple(
+                item for item in found.routed if item.domain == name and is_for_expert(folder_config, item)
+            ),
         )
         for name, domain in folder_config.domains.items()
         if isinstance(domain.expert, RLExpert)

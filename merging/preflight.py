@@ -6,22 +6,29 @@ import glob
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from configs.baselines import GrpoBaseline
 from configs.experts import AdapterExpert, ModelExpert, RLExpert
 from configs.load import ConfigError, LoadedConfig
 from configs.objective import ModelReference
-from configs.rewards import needs_answer, reward_title
 from configs.schema import MergeConfig
 from merging import prompt_data
+from merging.agreement_file import decisions_key
 from merging.lock import check_free
 from merging.model_checks import base_key, built_parameters, check_models, collecting, scored_parameters
 from merging.names import REFERENCE
-from merging.probe import check_prompts
 from merging.prompt_data import BenchmarkProblem, Dropped, Repeat
+from merging.prompt_stage import (
+    PromptStage,
+    check_answers,
+    check_decided,
+    read_prompts,
+    split,
+    unanswered,
+)
 from merging.registered import Registered, find_registered
 from merging.reward_checks import check_rewards
 from routing.routers import RoutedPrompt
@@ -53,7 +60,7 @@ class Preflight:
     """Of `student`, of each domain whose expert is the user's own model or adapter, of the bases of experts
     (`base of <domain>`), and of a reference of its own (`reference`)."""
     routed: list[RoutedPrompt]
-    """All prompts that may be trained on, before mixing."""
+    """All prompts that may be trained on and have a domain, before mixing."""
     dropped: list[Dropped]
     """Prompts that were read and are not trained on."""
     conflicts: dict[str, int]
@@ -68,6 +75,14 @@ class Preflight:
     """Estimated peak of main memory on this machine; None where the work is on GPUs."""
     disk_bytes: int
     """Estimated need of disk space."""
+    undecided: list[RoutedPrompt] = field(default_factory=list)
+    """Prompts that may be trained on, and get their domain once the experts are there."""
+    router: Mapping[str, Any] | None = None
+    """What the router tells of itself, see `routing.routers.Decisions`."""
+    decisions_key: str = ""
+    """What the decisions of the router `agreement` are kept under."""
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """By domain, prompts whose expert cannot be built on them for want of an answer."""
     registered: Registered = field(default_factory=Registered)
     """Experts that the config names by their id in the registry."""
 
@@ -75,7 +90,18 @@ class Preflight:
     def notes(self) -> list[str]:
         """What the user should know although nothing is refused."""
         notes = prompt_data.notes(self.dropped, self.overlaps, self.conflicts, self.overlap_action)
-        return [*notes, *self.registered.notes()]
+        return [*notes, *self.router_notes(), *self.registered.notes()]
+
+    def router_notes(self) -> list[str]:
+        """What the user should know of the router."""
+        from eval.report.routed import told
+
+        unread = [
+            f"{count} prompts that the router gave to {domain} have no answer; its expert is built without"
+            for domain, count in self.unanswered.items()
+        ]
+        open_ones = f"{len(self.undecided)} prompts get their domain once the experts are there (agreement)"
+        return [*(told(self.router) if self.router else []), *unread, *[open_ones] * bool(self.undecided)]
 
     def with_folders(self, config: MergeConfig) -> MergeConfig:
         """The config with every model given by its folder, as trainer and evaluation need it."""
@@ -107,7 +133,6 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
 
     Reads models' files, prompts and benchmark files; starts nothing and writes nothing.
     """
-    from routing import routers, sources
     from teachers.fingerprint import resolve_model
 
     problems: list[str] = []
@@ -118,15 +143,14 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     with collecting(problems):
         _check_devices(config)
     fingerprints = check_models(config, problems)
-    routed: list[RoutedPrompt] = []
-    dropped: list[Dropped] = []
+    stage, overlaps = PromptStage(), []
     conflicts: dict[str, int] = {}
     with collecting(problems):
-        prompts = sources.collect_prompts(config)
-        routed = routers.route(prompts.prompts, config.routing, list(config.domains))
-        dropped = prompt_data.duplicates(prompts.repeated, routed)
-        _check_answers(config, routed)
-        check_rewards(config, routed)
+        stage = read_prompts(config, run_dir)
+        decided, _ = split(stage.routed)
+        check_answers(config, decided)
+        check_rewards(config, decided)
+    routed, dropped = stage.routed, stage.dropped
     with collecting(problems):
         (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
         dropped += gone
@@ -150,16 +174,20 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
             memory = _check_memory(config, fingerprints)
         with collecting(problems):
             disk = _check_disk(config, fingerprints, run_dir)
-    if routed:
+    decided, undecided = split(routed)
+    if routed and not undecided:
         with collecting(problems):
-            prompt_data.check_mix(config, routed, dropped)
-            check_prompts(config, routed)
+            check_decided(config, routed, dropped)
     if problems:
         raise ConfigError(*problems)
     return Preflight(
         student=resolve_model(config.student),
         fingerprints=fingerprints,
-        routed=routed,
+        routed=decided,
+        undecided=undecided,
+        router=stage.measured,
+        decisions_key=decisions_key(config),
+        unanswered=unanswered(config, decided),
         dropped=dropped,
         conflicts=conflicts,
         longest_prompt=longest,
@@ -194,20 +222,6 @@ def _check_estimator(config: MergeConfig, student: ModelFingerprint) -> None:
 
 
 # ------------------------------------------------------------------------------ prompts, benchmarks
-
-
-def _check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
-    """What is trained on rewards here needs an answer: an expert to its domain's prompts, `grpo` to all."""
-    grpo = any(isinstance(baseline, GrpoBaseline) for baseline in config.baselines)
-    for item in routed:
-        built = isinstance(config.domains[item.domain].expert, RLExpert)
-        reward = config.domains[item.domain].reward
-        if item.prompt.answer is None and (built or grpo) and needs_answer(reward):
-            trained = "the expert" if built else "baseline `grpo` on the prompts"
-            raise ConfigError(
-                f"{item.prompt.where}: no answer, and reward {reward_title(reward)!r} needs "
-                f"one to train {trained} of domain {item.domain!r}"
-            )
 
 
 def _check_template(student: ModelFingerprint) -> None:

@@ -13,13 +13,13 @@ from configs.load import ConfigError
 from configs.schema import MergeConfig
 from routing.mix import Mix, mix
 from routing.overlap import Overlap, check
-from routing.routers import RoutedPrompt
+from routing.routers import UNROUTED, RoutedPrompt
 from routing.sources import Duplicate, Prompt
 
 if TYPE_CHECKING:
     from merging.preflight import Preflight
 
-Reason = Literal["duplicate", "conflict", "overlap", "too long"]
+Reason = Literal["router", "duplicate", "conflict", "overlap", "too long"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,32 @@ def duplicates(repeated: Iterable[Duplicate], routed: Sequence[RoutedPrompt]) ->
     return [
         Dropped(
             item.prompt,
-            domain_of[item.kept.id],
+            domain_of.get(item.kept.id, UNROUTED),
             "duplicate",
             f"repeats {item.kept.where}" + ("" if item.same_answer else ", which has another answer"),
         )
         for item in repeated
     ]
+
+
+def unrouted(left_out: Iterable[tuple[Prompt, str]]) -> list[Dropped]:
+    """What the router left out, as dropped prompts."""
+    return [Dropped(prompt, UNROUTED, "router", reason) for prompt, reason in left_out]
+
+
+def without_labelled_twins(routed: Sequence[RoutedPrompt]) -> Kept:
+    """The prompts without those that a router gave a domain, or will, although the same messages stand there
+    with a label already: they would be the domain's rows twice, or contradict the label."""
+    first = {_messages_key(item): item for item in routed if item.prompt.has_label}
+    kept, dropped = [], []
+    for item in routed:
+        twin = None if item.prompt.has_label else first.get(_messages_key(item))
+        if twin is None:
+            kept.append(item)
+        else:
+            detail = f"repeats {twin.prompt.where}, which has a label"
+            dropped.append(Dropped(item.prompt, twin.domain, "duplicate", detail))
+    return kept, dropped
 
 
 def without_conflicts(routed: Sequence[RoutedPrompt], action: str) -> tuple[Kept, dict[str, int]]:
@@ -299,8 +319,12 @@ def notes(
     `conflicts` is what `without_conflicts` counted.
     """
     lines = []
-    words = {"duplicate": "duplicate prompts", "conflict": "prompts of several domains",
-             "too long": "prompts above the length limit"}  # fmt: skip
+    words = {
+        "router": "prompts that the router did not decide on",
+        "duplicate": "duplicate prompts",
+        "conflict": "prompts of several domains",
+        "too long": "prompts above the length limit",
+    }
     for reason, counts in by_reason(dropped).items():
         if reason in words:
             lines.append(f"{sum(counts.values())} {words[reason]} dropped ({_text(counts)})")

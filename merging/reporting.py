@@ -12,6 +12,7 @@ from configs.baselines import OwnRateBaseline
 from configs.load import registry_root
 from configs.objective import ModelReference
 from configs.schema import MergeConfig
+from eval.report.routed import told
 from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
@@ -71,6 +72,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             trained=trained_rows(
                 folder.read_metrics("merge"), list(config.domains), config.training.samples_per_prompt
             ),
+            router=folder.router(),
             curves=_curves(folder, teachers),
             wall_seconds=folder.measured.wall_seconds,
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
@@ -149,8 +151,9 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 
 
 def _notes(folder: RunFolder) -> list[str]:
-    counts = folder.counts()
+    said, counts = told(router) if (router := folder.router()) else [], folder.counts()
     notes = [*counts.get("notes", []), *counts.get("overlap_notes", [])]
+    notes = [note for note in notes if note not in said]  # the section on routing has it
     kinds = [baseline.kind for baseline in folder.config.distilled_baselines()]
     works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
     for name, work in works.items():

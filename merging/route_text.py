@@ -1,37 +1,132 @@
-"""What `protege route` prints: how prompts are routed and mixed, with examples."""
+"""What `protege route` shows: how prompts are routed and mixed, with examples. It loads no model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from configs.schema import MergeConfig
+from eval.report.routed import confusion_table, histogram_rows, told
 from merging import prompt_data
+from merging.prompt_data import Dropped
+from merging.prompt_stage import read_prompts, split
 from routing.mix import by_domain
-from routing.routers import route
-from routing.sources import collect_prompts
+from routing.routers import RoutedPrompt
 
 
-def lines(config: MergeConfig, examples: int) -> Iterator[str]:
-    """Counts, share and `examples` prompts of each domain; raises ConfigError. Loads no model."""
-    found = collect_prompts(config)
-    routed = route(found.prompts, config.routing, list(config.domains))
-    dropped = prompt_data.duplicates(found.repeated, routed)
-    (routed, conflicting), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
-    dropped += conflicting
-    prompt_data.check_mix(config, routed, dropped)
-    groups, mixed = by_domain(routed), prompt_data.mix_of(config, routed)
-    for name in config.domains:
-        scale = config.reward_scale_of(name)
-        part = prompt_data.mix_text(mixed, config, name)
+@dataclass(frozen=True)
+class Routing:
+    """Every prompt of a config and what became of it."""
+
+    config: MergeConfig
+    routed: list[RoutedPrompt]
+    undecided: list[RoutedPrompt]
+    dropped: list[Dropped]
+    conflicts: Mapping[str, int]
+    measured: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, config: MergeConfig, run_dir: Path) -> Routing:
+        """Reads and routes; raises ConfigError."""
+        stage = read_prompts(config, run_dir)
+        (kept, gone), conflicts = prompt_data.without_conflicts(stage.routed, config.conflicts)
+        routed, undecided = split(kept)
+        dropped = [*stage.dropped, *gone]
+        if not undecided:
+            prompt_data.check_mix(config, routed, dropped)
+        return cls(config, routed, undecided, dropped, conflicts, stage.measured)
+
+    def lines(self, examples: int) -> Iterator[str]:
+        """For the terminal."""
+        for name in self.config.domains:
+            yield self._domain(name)
+            yield from (_example(item) for item in self._items(name)[:examples])
+        if self.undecided:
+            yield f"undecided: {len(self.undecided)} prompts, which get a domain once the experts are there"
+            yield from (_example(item) for item in self.undecided[:examples])
+        if self.measured is not None:
+            yield from told(self.measured)
+            yield from _table(confusion_table(self.measured))
+            yield from _bars(histogram_rows(self.measured))
+        yield from prompt_data.notes(self.dropped, [], self.conflicts, self.config.overlap.action)
+        left_out = [item for item in self.dropped if item.reason == "router"]
+        yield from (f"  left out: {_place(item.prompt)} ({item.detail})" for item in left_out[:examples])
+        if not any(item.reason == "duplicate" for item in self.dropped):
+            yield "0 duplicate prompts dropped"
+        if self.config.training.too_long == "drop" or self.config.overlap.action == "drop":
+            yield "`protege check` also drops prompts that are too long or repeat a benchmark"
+
+    def to_json(self, examples: int) -> dict[str, Any]:
+        """Plain values: counts, shares and rows by domain, examples, what was dropped, measurements."""
+        mixed = prompt_data.mix_of(self.config, self.routed) if self.routed else None
+        training = self.config.training
+        return {
+            "prompts": {name: len(self._items(name)) for name in self.config.domains},
+            "shares": {name: float(share) for name, share in mixed.shares.items()} if mixed else {},
+            "rows": mixed.counts(training.steps, training.prompts_per_step) if mixed else {},
+            "decided_by": dict(Counter("label" if i.prompt.has_label else "router" for i in self.routed)),
+            "undecided": len(self.undecided),
+            "dropped": prompt_data.by_reason(self.dropped),
+            "conflicts": dict(self.conflicts),
+            "router": self.measured,
+            "examples": {
+                name: [_example_json(item) for item in self._items(name)[:examples]]
+                for name in self.config.domains
+            },
+        }
+
+    def _items(self, domain: str) -> list[RoutedPrompt]:
+        return by_domain(self.routed).get(domain, [])
+
+    def _domain(self, name: str) -> str:
+        items = self._items(name)
+        scale = self.config.reward_scale_of(name)
         shown = "auto" if scale is None else f"{scale:g}"
-        yield f"{name}: {len(groups[name])} prompts, {part}, lambda {shown}"
-        for item in groups[name][:examples]:
-            text = " ".join(item.prompt.text.split())
-            text = text if len(text) <= 100 else text[:97] + "..."
-            yield f"  row {item.prompt.row} ({item.reason}): {text}"
-    yield f"{found.duplicates} duplicate prompts dropped"
-    for note in prompt_data.notes(dropped, [], conflicts, config.overlap.action):
-        if "duplicate prompts" not in note:
-            yield note
-    if config.training.too_long == "drop" or config.overlap.action == "drop":
-        yield "`protege check` also drops prompts that are too long or repeat a benchmark"
+        if not items:
+            return f"{name}: no prompt yet, lambda {shown}"
+        part = prompt_data.mix_text(prompt_data.mix_of(self.config, self.routed), self.config, name)
+        unlabelled = sum(not item.prompt.has_label for item in items)
+        how = f" ({unlabelled} by the router)" if unlabelled else ""
+        return f"{name}: {len(items)} prompts{how}, {part}, lambda {shown}"
+
+
+def _example(item: RoutedPrompt) -> str:
+    return f"  {_place(item.prompt)} ({item.reason}): {_short(item.prompt.text)}"
+
+
+def _place(prompt: Any) -> str:
+    return f"row {prompt.row}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _example_json(item: RoutedPrompt) -> dict[str, Any]:
+    return {
+        "source": item.prompt.source,
+        "row": item.prompt.row,
+        "text": item.prompt.text,
+        "reason": item.reason,
+        "confidence": item.confidence,
+    }
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns of equal width."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    for row in rows:
+        yield "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def _bars(bins: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """The confidence of the prompts without a label, a bar a bin."""
+    most = max((count for _, count in bins), default=0)
+    if most:
+        yield "confidence of the prompts without a label:"
+    for span, count in bins:
+        yield f"  {span} {count:6} " + "#" * round(40 * count / most)

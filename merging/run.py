@@ -12,6 +12,7 @@ from typing import Any
 from configs.baselines import DistilledBaseline, GrpoBaseline, SftBaseline
 from configs.load import ConfigError, LoadedConfig, load_config, registry_root
 from configs.schema import MergeConfig
+from merging.agreement import decide_open_prompts
 from merging.cluster import Cluster, NoCluster
 from merging.distil import Distillation, distil_baseline
 from merging.experts import record_scores
@@ -60,6 +61,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
         check_harness(folder)
         with folder.measured.watching_memory(), Cluster(folder) as cluster:
             teachers = experts(folder, found, cluster)
+            found = decide_open_prompts(folder, found, teachers)
             folder = choose_reward_scales(folder, teachers, found.routed)
             write_prompts(folder, found)
             train_student(folder, teachers, cluster)

@@ -110,6 +110,8 @@ class RunFolder:
         )
         folder = self.path / "prompts"
         write_text(folder / "dropped.jsonl", json_lines(item.to_json() for item in found.dropped))
+        if found.router is not None:
+            write_json(folder / "router.json", found.router)
         write_json(folder / "counts.json", counts)
         self.write_overlaps(found)
 
@@ -123,6 +125,11 @@ class RunFolder:
     def counts(self) -> dict[str, Any]:
         """What `write_counts` kept."""
         return json.loads((self.path / "prompts" / "counts.json").read_text(encoding="utf-8"))
+
+    def router(self) -> dict[str, Any] | None:
+        """What the router told of itself; None where it had nothing to decide."""
+        path = self.path / "prompts" / "router.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def write_metrics(self, name: str, lines: list[dict[str, float]]) -> None:
         """Keeps one line a step: `metrics.jsonl` for the merge, `metrics.<name>.jsonl` for a baseline."""

@@ -18,6 +18,7 @@ from typing import Any
 from configs.load import ConfigError, LoadedConfig, load_config
 from eval.report.data import OPD_BASELINE
 from eval.sweep.data import OPD_SCALE
+from merging.agreement import decide_open_prompts
 from merging.cluster import Cluster
 from merging.harness import check_harness, harness_file
 from merging.lock import RunLock
@@ -86,6 +87,7 @@ def sweep(
         with measured.watching_memory(), Cluster(first) as cluster:
             with measured.stage("experts"):
                 teachers = experts(first, found, cluster)
+                found = decide_open_prompts(first, found, teachers)
             with measured.stage("merges"):
                 _train(runs, folders, teachers, found, cluster)
             cluster.close()  # evaluation wants the memory

@@ -1,25 +1,32 @@
 """Routers: from a prompt to its domain, and so to its teacher. Total, or loud.
 
-Adding a router is a config type in `configs.schema`, a function here or in a file of its own, and a
-line in ROUTERS.
+A label that is there always decides; a router decides on the prompts without one. Adding a router is a
+config type in `configs.routing`, a function here or in a file of its own, and a line in ROUTERS.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from configs.load import ConfigError
-from configs.schema import LabelRouting
+from configs.routing import CommonRouting, DecidingRouting, Fallback
+from routing.by_label import labelled_domain
 from routing.sources import Prompt
 
 ROUTERS: dict[str, str] = {
-    "label": "routing.routers:route_by_label",
+    "label": "routing.by_label:decide",
+    "rules": "routing.by_rules:decide",
+    "learned": "routing.learned:decide",
+    "agreement": "routing.agreement:decide",
 }
-"""Each `kind`'s router: (prompts, config, domains) -> list[RoutedPrompt], in the order of the prompts."""
+"""Each `kind`'s router: (unlabelled prompts, labelled ones, config, domains) -> Decisions."""
+
+UNROUTED = "no domain"
+"""Where counts by domain have the prompts that a router left out."""
 
 
 @dataclass(frozen=True)
@@ -30,51 +37,112 @@ class RoutedPrompt:
     domain: str
     reason: str
     """Why this domain, in words."""
+    confidence: float | None = None
+    """The router's, in [0, 1]; None where a label or a rule decided."""
 
 
-def route(prompts: Sequence[Prompt], cfg: LabelRouting, domains: Sequence[str]) -> list[RoutedPrompt]:
-    """Every prompt with its domain, in order.
+@dataclass(frozen=True)
+class Decision:
+    """What a router makes of one prompt. Without a domain, it is not sure."""
+
+    domain: str | None
+    reason: str
+    confidence: float | None = None
+    is_open: bool = False
+    """It can be decided once the experts are there."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A router's decisions on all unlabelled prompts, in their order."""
+
+    each: Sequence[Decision]
+    measured: Mapping[str, Any] | None = None
+    """How good the router is, and how sure: plain values for the report."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Every prompt, once: in one of the three lists."""
+
+    prompts: list[RoutedPrompt]
+    dropped: list[tuple[Prompt, str]] = field(default_factory=list)
+    """Prompts that are left out, each with the reason."""
+    undecided: list[Prompt] = field(default_factory=list)
+    """Prompts that are decided on once the experts are there."""
+    measured: Mapping[str, Any] | None = None
+    """See `Decisions.measured`."""
+
+
+def route(prompts: Sequence[Prompt], cfg: CommonRouting, domains: Sequence[str]) -> Routed:
+    """Every prompt with its domain, left out, or undecided; each list in the order of the prompts.
 
     Raises ConfigError if a prompt cannot be routed, or if a domain is left without prompts.
     """
-    module, _, name = ROUTERS[cfg.kind].partition(":")
-    router = getattr(importlib.import_module(module), name)
-    routed: list[RoutedPrompt] = router(prompts, cfg, domains)
-    assert [r.prompt for r in routed] == list(prompts), "a router keeps every prompt, in order"
-    counts = Counter(r.domain for r in routed)
-    bare = [domain for domain in domains if not counts[domain]]
-    if bare:
-        found = ", ".join(f"{domain}: {counts[domain]}" for domain in domains)
-        raise ConfigError(f"no prompt is routed to domain {bare[0]!r} (prompts by domain: {found})")
+    labelled = [(place, found) for place, p in enumerate(prompts) if (found := _by_label(p, cfg, domains))]
+    known = {place for place, _ in labelled}
+    rest = [(place, prompt) for place, prompt in enumerate(prompts) if place not in known]
+    decisions = _router(cfg.kind)([p for _, p in rest], [found for _, found in labelled], cfg, domains)
+    assert len(decisions.each) == len(rest), "a router decides on every prompt that it is given"
+    routed = settled(rest, decisions, cfg, labelled)
+    counts = Counter(item.domain for item in routed.prompts)
+    if not routed.undecided:
+        refuse_bare_domains(counts, domains)
     return routed
 
 
-def route_by_label(
-    prompts: Sequence[Prompt], cfg: LabelRouting, domains: Sequence[str]
-) -> list[RoutedPrompt]:
-    """The row's own label, or the domain whose own source the row stands in.
+def settled(
+    rest: Sequence[tuple[int, Prompt]],
+    decisions: Decisions,
+    cfg: CommonRouting,
+    labelled: Sequence[tuple[int, RoutedPrompt]],
+) -> Routed:
+    """The labelled prompts and those that were decided on, in order of their places (place, prompt).
 
-    A label that is no domain, no label at all, and a label that contradicts the source are refused.
+    What is done about prompts that the router is not sure of is the config's `otherwise`; raises ConfigError.
     """
-    routed = []
-    for prompt in prompts:
-        label, column = prompt.label or prompt.owner, prompt.label_column or cfg.field
-        if label is None:
-            raise ConfigError(
-                f"{prompt.where}: no label (column {column!r}); valid labels: {', '.join(domains)}"
-            )
-        if label not in domains:
-            near = difflib.get_close_matches(label, domains, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(
-                f"{prompt.where}: label {label!r} (column {column!r}) names no domain; "
-                f"{hint}valid labels: {', '.join(domains)}"
-            )
-        if prompt.owner is not None and label != prompt.owner:
-            raise ConfigError(
-                f"{prompt.where}: label {label!r} (column {column!r}) contradicts the source, which is "
-                f"domains.{prompt.owner}.prompts; rows of several domains belong in the top-level prompts"
-            )
-        reason = f"label {column}={label}" if prompt.label else f"row of domains.{label}.prompts"
-        routed.append(RoutedPrompt(prompt, label, reason))
-    return routed
+    pairs = list(zip(rest, decisions.each, strict=True))
+    unsure = [(prompt, decision) for (_, prompt), decision in pairs if _is_unsure(decision)]
+    otherwise = cfg.otherwise if isinstance(cfg, DecidingRouting) else "refuse"
+    if unsure and otherwise == "refuse":
+        prompt, decision = unsure[0]
+        raise ConfigError(
+            f"{prompt.where}: {decision.reason}; {len(unsure)} of {len(rest)} prompts without a label are "
+            "so; routing.otherwise: drop leaves them out, {domain: ...} gives them to one domain"
+        )
+    placed, dropped, undecided = list(labelled), [], []
+    for (place, prompt), decision in pairs:
+        if decision.is_open:
+            undecided.append(prompt)
+        elif decision.domain is not None:
+            item = RoutedPrompt(prompt, decision.domain, decision.reason, decision.confidence)
+            placed.append((place, item))
+        elif isinstance(otherwise, Fallback):
+            reason = f"fallback: {decision.reason}"
+            placed.append((place, RoutedPrompt(prompt, otherwise.domain, reason, decision.confidence)))
+        else:
+            dropped.append((prompt, decision.reason))
+    placed.sort(key=lambda pair: pair[0])
+    return Routed([item for _, item in placed], dropped, undecided, decisions.measured)
+
+
+def _is_unsure(decision: Decision) -> bool:
+    return decision.domain is None and not decision.is_open
+
+
+def refuse_bare_domains(counts: Mapping[str, int], domains: Sequence[str]) -> None:
+    """Raises ConfigError for a domain without a prompt."""
+    bare = [domain for domain in domains if not counts.get(domain)]
+    if bare:
+        found = ", ".join(f"{domain}: {counts.get(domain, 0)}" for domain in domains)
+        raise ConfigError(f"no prompt is routed to domain {bare[0]!r} (prompts by domain: {found})")
+
+
+def _by_label(prompt: Prompt, cfg: CommonRouting, domains: Sequence[str]) -> RoutedPrompt | None:
+    found = labelled_domain(prompt, cfg.field, domains)
+    return None if found is None else RoutedPrompt(prompt, *found)
+
+
+def _router(kind: str) -> Callable[..., Decisions]:
+    module, _, name = ROUTERS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -42,6 +42,11 @@ class Prompt:
     """What a curriculum sorts by; None where it does not read a column."""
 
     @property
+    def has_label(self) -> bool:
+        """Whether its row names its domain, or its source does."""
+        return bool(self.label or self.owner)
+
+    @property
     def where(self) -> str:
         """Source and row, as messages name them."""
         return f"{self.source}, row {self.row}"

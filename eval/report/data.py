@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.report.disagreements import Disagreements, find_disagreements
 from eval.report.headroom import Headroom, find_headroom
@@ -145,6 +145,8 @@ class ReportData:
     """Rows of each domain that it trained on; a domain that is absent was not measured."""
     prompts: PromptUse = field(default_factory=PromptUse)
     """What became of the prompts."""
+    router: Mapping[str, Any] | None = None
+    """What the router tells of itself; None where labels decided alone."""
     probed: tuple[ProbedDomain, ...] = ()
     """Domains whose reward scale was chosen by a probe."""
     headroom: tuple[Headroom, ...] = ()
@@ -344,6 +346,7 @@ def build(
     objective: Mapping[str, float],
     routing: Mapping[str, int],
     trained: Mapping[str, int] | None = None,
+    router: Mapping[str, Any] | None = None,
     curves: Mapping[str, Sequence[Mapping[str, float]]],
     wall_seconds: Mapping[str, float],
     peak_memory_bytes: int | None,
@@ -378,6 +381,7 @@ def build(
         routing=routing,
         trained=trained or {},
         prompts=prompts or PromptUse(),
+        router=router,
         probed=tuple(probed),
         headroom=evaluation.headroom,
     )

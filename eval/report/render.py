@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.report import figures, headroom, probed, prompts, scores, wording
+from eval.report import figures, headroom, probed, prompts, routed, scores, wording
 from eval.report.curves import Series, panels
 from eval.report.data import ComparisonRow, ModelRow, ReportData
 
@@ -95,6 +95,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "routing": dict(data.routing),
         "trained": dict(data.trained),
         "prompts": prompts.to_json(data.prompts),
+        "router": data.router,
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
         "provenance": dict(data.provenance),
@@ -193,6 +194,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "other_groups": _comparison_groups(data, ("base", "baseline")),
         "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],
         "missing_curves": _missing_curves(data),
+        "router": routed.part(data.router),
         "total_seconds": sum(data.wall_seconds.values()),
     }
 

@@ -12,7 +12,7 @@ import pytest
 
 from configs.load import ConfigError
 from configs.prompts import FilePrompts, LocalPrompts, PromptColumns, PromptSource, VerlPrompts
-from configs.schema import LabelRouting
+from configs.routing import LabelRouting
 from routing.routers import route
 from routing.sources import load_prompts
 from tests.unit.cli_runner import protege

@@ -10,7 +10,7 @@ import pytest
 
 from configs.load import ConfigError
 from configs.prompts import FilePrompts, LocalPrompts, VerlColumns, VerlPrompts
-from configs.schema import LabelRouting
+from configs.routing import LabelRouting
 from routing.routers import route
 from routing.sources import load_prompts
 from tests.contracts.test_sources import Rows, save_local, write_folder, write_parquet_rows
@@ -136,7 +136,7 @@ def test_a_written_training_file_can_be_read_again(folder):
     from routing.dataset import write_parquet
 
     prompts = load_prompts(verl_source(folder, [verl_row(i) for i in range(3)]), None)
-    routed = route(prompts, LabelRouting(), ["math"])
+    routed = route(prompts, LabelRouting(), ["math"]).prompts
     path = write_parquet(routed, folder / "train.parquet", {"math": "exact"}, [1.0] * 3)
     again = load_prompts(VerlPrompts(kind="verl", path=path), None)
     assert [(p.id, p.messages, p.label) for p in again] == [(p.id, p.messages, p.label) for p in prompts]

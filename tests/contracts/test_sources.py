@@ -21,7 +21,7 @@ from configs.prompts import (
     VerlColumns,
     VerlPrompts,
 )
-from configs.schema import LabelRouting
+from configs.routing import LabelRouting
 from routing.routers import route
 from routing.sources import SOURCES, load_prompts
 

@@ -74,7 +74,10 @@ def test_unknown_label(config, tmp_path):
 
 def test_missing_label(config, tmp_path):
     message = refused(labelled(config, tmp_path, {}), tmp_path)
-    assert message == f"{tmp_path}/all.jsonl, row 4: no label (column 'domain'); valid labels: math, code"
+    assert message == (
+        f"{tmp_path}/all.jsonl, row 4: no label (column 'domain'); valid labels: math, code; routing: "
+        "learned, rules or agreement route prompts without one"
+    )
 
 
 def test_labelled_prompts_are_accepted(config, tmp_path):

@@ -10,7 +10,8 @@ import pytest
 
 from configs.load import ConfigError
 from configs.prompts import FilePrompts
-from configs.schema import LabelRouting, MergeConfig
+from configs.routing import LabelRouting
+from configs.schema import MergeConfig
 from routing import overlap
 from routing.dataset import write_parquet
 from routing.mix import balance, by_domain, schedule
@@ -38,7 +39,7 @@ def routed(**counts: int) -> list[RoutedPrompt]:
 
 def test_label_and_owner_route():
     prompts = [prompt("a", label="code"), prompt("b", owner="math"), prompt("c", "math", "math")]
-    result = route(prompts, LabelRouting(), DOMAINS)
+    result = route(prompts, LabelRouting(), DOMAINS).prompts
     assert [item.domain for item in result] == ["code", "math", "math"]
     assert [item.reason for item in result] == [
         "label domain=code",
@@ -52,7 +53,8 @@ def test_label_and_owner_route():
     [
         (
             prompt("x", label=None, row=7),
-            "f.jsonl, row 7: no label (column 'domain'); valid labels: math, code",
+            "f.jsonl, row 7: no label (column 'domain'); valid labels: math, code; routing: learned, "
+            "rules or agreement route prompts without one",
         ),
         (
             prompt("x", label="maths", row=7),

@@ -207,7 +207,7 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
         dropped = [Dropped(items[0].prompt, "math", "too long", "99 tokens")]
         return SimpleNamespace(
             routed=items, dropped=dropped, conflicts={}, overlaps=[], overlap_action="warn", notes=["a note"],
-            counts=lambda: {"math": 3, "code": 3},
+            counts=lambda: {"math": 3, "code": 3}, router={"kind": "rules"},
         )  # fmt: skip
 
     rows = routed("1")
@@ -230,6 +230,7 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
         "detail": "99 tokens",
     }  # fmt: skip
     assert (folder.path / "prompts/overlaps.jsonl").read_text() == ""
+    assert folder.router() == {"kind": "rules"}
     folder.write_counts([*rows[:4], routed(None)[1], *rows[3:6]], found(None))
     assert folder.counts()["all_answered"] is False
     with pytest.raises(AssertionError, match=r"planned .*'code': 4.*, written .*'math': 8"):

@@ -1,0 +1,178 @@
+"""The router `agreement` at work: the student answers, every teacher and its reference read the answers, and
+the teacher with the largest signal decides. Runs once, after the experts are there; experimental."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.load import ConfigError
+from configs.routing import AgreementRouting, Fallback
+from configs.schema import MergeConfig
+from merging import prompt_data
+from merging.agreement_file import write_decisions
+from merging.progress import say
+from merging.prompt_stage import check_answers, check_decided
+from routing.agreement import most_moved
+from routing.measures import confusion, share_right
+from routing.routers import Decision, Decisions, RoutedPrompt, settled
+from routing.sources import Prompt
+
+if TYPE_CHECKING:
+    from merging.preflight import Preflight
+    from merging.run import Teacher
+    from merging.run_folder import RunFolder
+    from teachers.scored import Scored
+
+Signals = Mapping[str, float]
+"""Domain to its teacher's signal on one prompt's answers, in nats a token."""
+
+
+def decide_open_prompts(folder: RunFolder, found: Preflight, teachers: Sequence[Teacher]) -> Preflight:
+    """What the preflight found, with a domain for every prompt that it left open; kept in the run folder.
+
+    Raises ConfigError where a prompt stays undecided and is not to be left out, or a domain without prompts.
+    """
+    if not found.undecided:
+        return found
+    config, router = folder.config, folder.config.routing
+    assert isinstance(router, AgreementRouting)
+    with folder.measured.stage("routing"):
+        known = _some_labelled(found.routed, router.measured_on, config)
+        say(f"router agreement (experimental): {len(found.undecided)} prompts, tested on {len(known)}")
+        prompts = [item.prompt for item in (*known, *found.undecided)]
+        signals = prompt_signals(config, prompts, teachers)
+        each = [most_moved(signal, router.margin) for signal in signals]
+        measured = _measured(router, known, each[: len(known)], each[len(known) :])
+        decided = _with_decisions(config, found, Decisions(each[len(known) :], measured))
+        undecided = [item.prompt for item in found.undecided]
+        write_decisions(folder.path, found.decisions_key, undecided, each[len(known) :], measured)
+    for note in decided.router_notes():
+        say(note)
+    return decided
+
+
+def _some_labelled(routed: Sequence[RoutedPrompt], most: int, config: MergeConfig) -> list[RoutedPrompt]:
+    """The first `most` labelled prompts of each domain."""
+    own = {name: [item for item in routed if item.domain == name] for name in config.domains}
+    return [item for items in own.values() for item in items[:most]]
+
+
+def _with_decisions(config: MergeConfig, found: Preflight, decisions: Decisions) -> Preflight:
+    places = len(found.routed)
+    undecided = [item.prompt for item in found.undecided]
+    routing = settled(
+        list(enumerate(undecided, start=places)), decisions, config.routing, list(enumerate(found.routed))
+    )
+    dropped = [*found.dropped, *prompt_data.unrouted(routing.dropped)]
+    check_answers(config, routing.prompts)
+    check_decided(config, routing.prompts, dropped)
+    return replace(found, routed=routing.prompts, undecided=[], dropped=dropped, router=decisions.measured)
+
+
+def _measured(
+    router: AgreementRouting,
+    known: Sequence[RoutedPrompt],
+    own: Sequence[Decision],
+    each: Sequence[Decision],
+) -> dict[str, Any]:
+    truths, guesses = [item.domain for item in known], [decision.domain for decision in own]
+    otherwise = router.otherwise
+    return {
+        "kind": "agreement",
+        "signal": router.signal,
+        "unlabelled": len(each),
+        "margin": router.margin,
+        "under_margin": sum(decision.domain is None for decision in each),
+        "otherwise": f"domain {otherwise.domain}" if isinstance(otherwise, Fallback) else otherwise,
+        "against": "labelled prompts",
+        "tested": share_right(truths, guesses) if known else None,
+        "confusion": confusion(truths, guesses) if known else None,
+    }
+
+
+# ----------------------------------------------------------------------------------------- signals
+
+
+def prompt_signals(
+    config: MergeConfig, prompts: Sequence[Prompt], teachers: Sequence[Teacher]
+) -> list[Signals]:
+    """Each prompt's signals, from answers of the student that every teacher and its reference read.
+
+    `config` names models by folder. Raises ConfigError for a student that cannot be prompted.
+    """
+    from merging.exopd import references, scorer_dtype
+    from teachers.scorer import SharedScorer
+
+    router = config.routing
+    rollouts = _rollouts(config, prompts, router.samples_per_prompt)
+    names, paths = references(config)
+    read = {teacher.domain: teacher.adapter_path or teacher.model_path for teacher in teachers}
+    scorer = SharedScorer(
+        {name: str(path) for name, path in {**paths, **read}.items()},
+        config.hardware.device,
+        scorer_dtype(config),
+        config.scorer.tokens_per_batch,
+        config.scorer.canary,
+        base=config.student,
+    )
+    scores = {name: _response_logp(scorer, name, rollouts) for name in (*paths, *read)}
+    rows = {
+        domain: [
+            signal(teacher, reference, router.signal)
+            for teacher, reference in zip(scores[domain], scores[names[domain]], strict=True)
+        ]
+        for domain in read
+    }
+    count = router.samples_per_prompt
+    return [
+        {domain: sum(values[place : place + count]) / count for domain, values in rows.items()}
+        for place in range(0, len(rollouts), count)
+    ]
+
+
+def signal(teacher_logp: Sequence[float], reference_logp: Sequence[float], kind: str) -> float:
+    """`reward`: the mean of T - B over an answer's tokens; `change`: the mean of |T - B|."""
+    rewards = [t - b for t, b in zip(teacher_logp, reference_logp, strict=True)]
+    return sum(abs(r) if kind == "change" else r for r in rewards) / len(rewards)
+
+
+def _rollouts(config: MergeConfig, prompts: Sequence[Prompt], samples: int) -> list[Scored]:
+    """`samples` answers of the student to each prompt, drawn at temperature 1, prompt by prompt."""
+    from transformers import AutoTokenizer
+
+    from merging.exopd import scorer_dtype
+    from teachers.fingerprint import fingerprint
+    from teachers.mixture import MixtureDecoder
+    from teachers.scored import Scored
+
+    student = fingerprint(config.student)
+    if student.chat_template_sha256 is None:
+        raise ConfigError(f"student ({config.student}): has no chat template, so it cannot be prompted")
+    tokenizer, ends = AutoTokenizer.from_pretrained(Path(config.student)), list(student.eos_token_ids)
+    encoded = [
+        tokenizer.apply_chat_template(
+            list(prompt.messages), add_generation_prompt=True, return_dict=True, **config.chat_template
+        )["input_ids"]
+        for prompt in prompts
+    ]
+    every = [ids for ids in encoded for _ in range(samples)]
+    longest = config.routing.max_tokens or config.training.max_response_tokens
+    decoder = MixtureDecoder({"student": config.student}, config.hardware.device, scorer_dtype(config))
+    answers = decoder.decode(["student"], lambda logp: logp, every, longest, ends, config.training.seed)
+    # an answer that ended by itself keeps the end token: it is never empty
+    return [
+        Scored((*ids, *answer.token_ids, *ends[: answer.finished]), len(answer.token_ids) + answer.finished)
+        for ids, answer in zip(every, answers, strict=True)
+    ]
+
+
+def _response_logp(scorer, name: str, rollouts: Sequence[Scored]) -> list[list[float]]:
+    """log p of each answer's tokens."""
+    rows = scorer.score(name, list(rollouts))
+    return [
+        row[rollout.scoring_positions.start : rollout.scoring_positions.stop].tolist()
+        for row, rollout in zip(rows, rollouts, strict=True)
+    ]

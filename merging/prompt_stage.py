@@ -1,0 +1,116 @@
+"""From the declared sources to prompts with a domain: read, routed, and which ones experts are built on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.baselines import GrpoBaseline
+from configs.experts import RLExpert
+from configs.load import ConfigError
+from configs.rewards import needs_answer, reward_title
+from configs.schema import MergeConfig
+from merging import prompt_data
+from merging.agreement_file import decisions_key, read_decisions
+from merging.prompt_data import Dropped
+from routing.routers import Routed, RoutedPrompt, refuse_bare_domains, route, settled
+
+UNDECIDED = "undecided"
+"""Stands for the domain of prompts that are decided on once the experts are there."""
+
+
+@dataclass(frozen=True)
+class PromptStage:
+    """All prompts of a config, each once: routed, undecided or dropped."""
+
+    routed: list[RoutedPrompt] = field(default_factory=list)
+    """Undecided prompts stand among them, with the domain `UNDECIDED`."""
+    dropped: list[Dropped] = field(default_factory=list)
+    measured: Mapping[str, Any] | None = None
+    """What the router tells of itself, see `routing.routers.Decisions`."""
+
+
+def read_prompts(config: MergeConfig, run_dir: Path) -> PromptStage:
+    """Reads and routes the prompts of a config; raises ConfigError."""
+    from routing.sources import collect_prompts
+
+    found = collect_prompts(config)
+    routing = with_stored_decisions(
+        route(found.prompts, config.routing, list(config.domains)), config, run_dir
+    )
+    open_ones = [RoutedPrompt(prompt, UNDECIDED, "not decided yet") for prompt in routing.undecided]
+    routed, twins = prompt_data.without_labelled_twins([*routing.prompts, *open_ones])
+    dropped = [*prompt_data.unrouted(routing.dropped), *twins]
+    dropped += prompt_data.duplicates(found.repeated, routed)
+    return PromptStage(routed, dropped, routing.measured)
+
+
+def with_stored_decisions(routing: Routed, config: MergeConfig, run_dir: Path) -> Routed:
+    """The routing with the decisions that an earlier command of this run made; raises ConfigError."""
+    decisions = (
+        read_decisions(run_dir, decisions_key(config), routing.undecided) if routing.undecided else None
+    )
+    if decisions is None:
+        return routing
+    places = len(routing.prompts)
+    return settled(
+        list(enumerate(routing.undecided, start=places)),
+        decisions,
+        config.routing,
+        list(enumerate(routing.prompts)),
+    )
+
+
+def split(routed: Sequence[RoutedPrompt]) -> tuple[list[RoutedPrompt], list[RoutedPrompt]]:
+    """(prompts with a domain, undecided ones)."""
+    decided = [item for item in routed if item.domain != UNDECIDED]
+    return decided, [item for item in routed if item.domain == UNDECIDED]
+
+
+def is_for_expert(config: MergeConfig, item: RoutedPrompt) -> bool:
+    """Whether the prompt is one that its domain's expert is built on. One that a router gave to the domain,
+    and that lacks an answer its reward needs, is not."""
+    reward = config.domains[item.domain].reward
+    return item.prompt.answer is not None or not needs_answer(reward) or item.prompt.has_label
+
+
+def unanswered(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> dict[str, int]:
+    """By domain, how many prompts its expert is not built on."""
+    return dict(
+        Counter(
+            item.domain
+            for item in routed
+            if isinstance(config.domains[item.domain].expert, RLExpert) and not is_for_expert(config, item)
+        )
+    )
+
+
+def check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
+    """What is trained on rewards here needs an answer: an expert to its domain's prompts, `grpo` to all.
+
+    Raises ConfigError.
+    """
+    grpo = any(isinstance(baseline, GrpoBaseline) for baseline in config.baselines)
+    for item in routed:
+        built = isinstance(config.domains[item.domain].expert, RLExpert) and is_for_expert(config, item)
+        reward = config.domains[item.domain].reward
+        if item.prompt.answer is None and (built or grpo) and needs_answer(reward):
+            trained = "the expert" if built else "baseline `grpo` on the prompts"
+            raise ConfigError(
+                f"{item.prompt.where}: no answer, and reward {reward_title(reward)!r} needs "
+                f"one to train {trained} of domain {item.domain!r}"
+            )
+
+
+def check_decided(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequence[Dropped]) -> None:
+    """The checks that need every prompt's domain; raises ConfigError."""
+    from merging.probe import check_prompts
+
+    counts = {domain: sum(item.domain == domain for item in routed) for domain in config.domains}
+    if not dropped:
+        refuse_bare_domains(counts, list(config.domains))
+    prompt_data.check_mix(config, routed, dropped)
+    check_prompts(config, routed)

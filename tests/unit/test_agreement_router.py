@@ -1,0 +1,156 @@
+"""The router `agreement`: the decision by hand, and the whole way with real models, kept and read again."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from configs.load import ConfigError, load_config
+from configs.routing import AgreementRouting
+from merging import agreement
+from merging import run as run_module
+from merging.agreement import decide_open_prompts, prompt_signals, signal
+from merging.agreement_file import agreement_file
+from merging.preflight import preflight
+from merging.run_folder import RunFolder
+from routing.agreement import most_moved
+from routing.sources import Prompt
+from tests.unit.lora_adapters import write_adapter
+from tests.unit.model_copies import STUDENT, noisy_copy
+from tests.unit.tiny_model import sum_rows, write_config, write_jsonl
+
+
+def test_the_largest_signal_decides_if_it_leads_by_the_margin():
+    signals = {"math": 0.25, "code": 0.75, "logic": 0.5}
+    found = most_moved(signals, margin=0.25)
+    assert (found.domain, found.reason) == ("code", "signal code 0.750, logic 0.500, math 0.250")
+    unsure = most_moved(signals, margin=0.26)
+    assert unsure.domain is None and "within routing.margin 0.26" in unsure.reason
+    assert most_moved({"math": -1.0}, margin=5.0).domain == "math"
+
+
+def test_signals_by_hand():
+    teacher, reference = [-1.0, -2.0, -3.0], [-2.0, -1.0, -5.0]
+    assert signal(teacher, reference, "reward") == pytest.approx((1 - 1 + 2) / 3)
+    assert signal(teacher, reference, "change") == pytest.approx((1 + 1 + 2) / 3)
+
+
+def test_otherwise_without_a_margin_is_refused():
+    with pytest.raises(ValidationError, match="changes nothing where margin is 0"):
+        AgreementRouting(kind="agreement", otherwise="drop")
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """Two domains with six labelled prompts each and a file of four without labels; math is an adapter."""
+    write_adapter(tmp_path / "math_adapter", seed=1)
+    noisy_copy(tmp_path / "code_expert", seed=2)
+    write_jsonl(tmp_path / "math.jsonl", sum_rows(6))
+    write_jsonl(tmp_path / "code.jsonl", [{"prompt": f"def f{i}", "answer": "x"} for i in range(6)])
+    open_rows = [{"prompt": f"{i} and {i}", "answer": "x"} for i in range(4)]
+    write_jsonl(tmp_path / "open.jsonl", [*open_rows, {"prompt": "def f0", "answer": "x"}])
+    experts = {"math": {"kind": "adapter", "path": "math_adapter"},
+               "code": {"kind": "model", "path": "code_expert"}}  # fmt: skip
+    config = {
+        "name": "demo",
+        "student": str(STUDENT),
+        "prompts": {"kind": "file", "path": "open.jsonl"},
+        "routing": {"kind": "agreement"},
+        "domains": {
+            name: {"expert": expert, "prompts": {"kind": "file", "path": f"{name}.jsonl"}, "reward": "exact"}
+            for name, expert in experts.items()
+        },
+        "training": {"steps": 2, "prompts_per_step": 4, "max_prompt_tokens": 16, "max_response_tokens": 8},
+        "hardware": {"device": "cpu"},
+        "registry": "home",
+    }
+    path = write_config(tmp_path, config)
+    return lambda *overrides: load_config(path, overrides)
+
+
+@pytest.fixture
+def opened(loaded, tmp_path):
+    """(folder, preflight, teachers) of a run with these overrides."""
+
+    def opened(*overrides):
+        config = loaded(*overrides)
+        found = preflight(config, tmp_path / "run")
+        folder = RunFolder.open(tmp_path / "run", config, found)
+        return folder, found, run_module.experts(folder, found, SimpleNamespace())
+
+    return opened
+
+
+def test_prompts_stay_open_until_the_experts_are_there(opened):
+    folder, found, teachers = opened()
+    assert [item.prompt.text for item in found.undecided] == [f"{i} and {i}" for i in range(4)]
+    assert found.counts() == {"math": 6, "code": 6}
+    (twin,) = found.dropped  # has a label in code.jsonl
+    assert (twin.reason, twin.domain, twin.prompt.text) == ("duplicate", "code", "def f0")
+    assert any("4 prompts get their domain once the experts are there" in note for note in found.notes)
+    decided = decide_open_prompts(folder, found, teachers)
+    assert not decided.undecided and sum(decided.counts().values()) == 16
+    assert decided.router["tested"]["n"] == 12 and decided.router["unlabelled"] == 4
+    run_module.write_prompts(folder, decided)
+    assert folder.router() == decided.router
+    assert sum(folder.counts()["prompts"].values()) == 16
+
+
+def test_decisions_are_kept_and_made_again_only_where_something_changed(opened, tmp_path, monkeypatch):
+    folder, found, teachers = opened()
+    decided = decide_open_prompts(folder, found, teachers)
+    stored = json.loads(agreement_file(tmp_path / "run").read_text())
+    assert len(stored["decisions"]) == 4
+
+    def never(*_):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(agreement, "prompt_signals", never)
+    folder, again, teachers = opened()
+    assert not again.undecided and again.routed == decided.routed and again.router == decided.router
+    assert decide_open_prompts(folder, again, teachers) is again
+    agreement_file(tmp_path / "run").write_text(json.dumps(stored | {"key": "another router"}))
+    _, anew, _ = opened()
+    assert len(anew.undecided) == 4
+
+
+def test_a_margin_leaves_prompts_out_or_refuses_them(opened, tmp_path):
+    folder, found, teachers = opened("routing={kind: agreement, margin: 100.0, otherwise: drop}")
+    decided = decide_open_prompts(folder, found, teachers)
+    assert sum(item.reason == "router" for item in decided.dropped) == 4
+    assert decided.counts() == {"math": 6, "code": 6} and decided.router["under_margin"] == 4
+    (tmp_path / "run" / "config.resolved.yaml").unlink()
+    folder, found, teachers = opened("routing={kind: agreement, margin: 100.0}")
+    with pytest.raises(
+        ConfigError, match=r"open\.jsonl, row 1: .*within routing\.margin 100.*4 of 4 prompts"
+    ):
+        decide_open_prompts(folder, found, teachers)
+
+
+def test_each_option_changes_the_signals(opened, tmp_path):
+    folder, _, teachers = opened()
+    prompts = [Prompt("a", ({"role": "user", "content": "1+1"},), None, None, "f", 1)]
+
+    def signals(**options):
+        routing = folder.config.routing.model_copy(update=options)
+        return prompt_signals(folder.config.model_copy(update={"routing": routing}), prompts, teachers)[0]
+
+    usual = signals()
+    assert signals() == usual and all(value >= 0 for value in usual.values())
+    for options in ({"signal": "reward"}, {"samples_per_prompt": 3}, {"max_tokens": 2}):
+        assert signals(**options) != usual
+
+
+def test_how_many_labelled_prompts_it_is_tested_on(opened):
+    folder, found, teachers = opened("routing.measured_on=2")
+    assert decide_open_prompts(folder, found, teachers).router["tested"]["n"] == 4
+
+
+def test_untested_is_not_measured(opened):
+    folder, found, teachers = opened("routing.measured_on=0")
+    decided = decide_open_prompts(folder, found, teachers)
+    assert decided.router["tested"] is None
+    assert "its accuracy is not measured: no labelled prompt was there to test it on" in decided.notes

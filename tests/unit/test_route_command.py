@@ -1,0 +1,138 @@
+"""`protege route` and `check` with a router that decides: counts, examples, how good and how sure it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs.load import load_config
+from eval.report.routed import confusion_table, histogram_rows, told
+from merging.experts import orders
+from merging.preflight import preflight
+from tests.unit.cli_runner import protege
+from tests.unit.tiny_model import config_dict, write_config, write_jsonl
+
+LEARNED = "routing={kind: learned, otherwise: drop, threshold: 0.55}"
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Twelve labelled prompts of each domain and a file of six without labels, two of them strange."""
+    found = config_dict(tmp_path)
+    write_jsonl(tmp_path / "math.jsonl", [{"prompt": f"add {i} to {i}", "answer": "1"} for i in range(12)])
+    write_jsonl(tmp_path / "code.jsonl", [{"prompt": f"def f{i} list", "answer": "x"} for i in range(12)])
+    texts = ["add 77 to 5", "add 8 to 99", "def g list", "def h7 list", "zzz", "???"]
+    write_jsonl(tmp_path / "open.jsonl", [{"prompt": text, "answer": None} for text in texts])
+    found["prompts"] = {"kind": "file", "path": "open.jsonl"}
+    return write_config(tmp_path, found)
+
+
+def test_without_a_router_they_are_refused(config):
+    result = protege("route", config)
+    assert result.code == 2 and "open.jsonl, row 1: no label (column 'domain')" in result.err
+
+
+def test_learned_in_text_and_json(config):
+    result = protege("route", config, "--set", LEARNED, "--examples", "1")
+    assert result.code == 0, result.err
+    assert "prompts (2 by the router)" in result.out
+    assert "router learned (tfidf): 6 prompts without a label" in result.out
+    assert "its accuracy on labelled prompts that it was neither trained nor calibrated on: " in result.out
+    assert "confidence of the prompts without a label:" in result.out and "####" in result.out
+    assert "routed to code" in result.out
+    found = json.loads(protege("route", config, "--set", LEARNED, "--json").out)
+    assert sum(found["prompts"].values()) + found["dropped"].get("router", {}).get("no domain", 0) == 30
+    assert found["decided_by"]["label"] == 24 and found["router"]["kind"] == "learned"
+    assert len(found["examples"]["math"]) == 2
+    assert (
+        len(
+            json.loads(protege("route", config, "--set", LEARNED, "--json", "--examples", "5").out)[
+                "examples"
+            ]["math"]
+        )
+        == 5
+    )
+
+
+def test_left_out_prompts_are_shown_and_counted(config):
+    result = protege("route", config, "--set", "routing={kind: learned, otherwise: drop, threshold: 0.97}")
+    assert "prompts that the router did not decide on dropped (no domain" in result.out
+    assert "  left out: row " in result.out and "is under routing.threshold 0.97" in result.out
+
+
+def test_agreement_is_told_as_open(config):
+    result = protege("route", config, "--set", "routing={kind: agreement}")
+    assert "undecided: 6 prompts, which get a domain once the experts are there" in result.out
+    checked = protege("check", config, "--set", "routing={kind: agreement}")
+    assert checked.code == 0, checked.err
+    assert "6 prompts get their domain once the experts are there (agreement)" in checked.out
+
+
+def test_a_domain_that_a_rule_names_must_be_there(config):
+    rules = "routing={kind: rules, rules: [{domain: maths, keywords: [add]}], otherwise: {domain: code}}"
+    result = protege("route", config, "--set", rules)
+    assert (
+        result.code == 2 and "routing.rules.0.domain: 'maths' is no domain; valid: math, code" in result.err
+    )
+
+
+@pytest.mark.parametrize(
+    "routing, message",
+    [
+        ("{kind: learner}", "unknown kind 'learner'; did you mean 'learned'?"),
+        ("{kind: learned, treshold: 0.5}", "routing.treshold: unknown key; did you mean 'threshold'?"),
+        ("{kind: learned, threshold: 1.5}", "routing.threshold"),
+        ("{kind: learned, otherwise: keep}", "routing.otherwise"),
+        ("{kind: learned, otherwise: {domain: cod}}", "routing.otherwise.domain: 'cod' is no domain"),
+        ("{kind: learned, features: bert}", "unknown kind 'bert'"),
+        ("{kind: rules}", "routing.rules: required key is missing"),
+        ("{kind: rules, rules: []}", "routing.rules"),
+        ("{kind: rules, rules: [{domain: math, regex: '('}]}", "regex '('"),
+        ("{kind: agreement, otherwise: drop}", "changes nothing where margin is 0"),
+        ("{kind: agreement, signal: loss}", "routing.signal"),
+    ],
+)
+def test_a_router_that_is_none_is_refused_in_one_message(config, routing, message):
+    result = protege("route", config, "--set", f"routing={routing}")
+    assert result.code == 2 and message in result.err, result.err
+    assert len(result.errors) == 1 and "Traceback" not in result.err
+
+
+def test_an_expert_is_built_on_prompts_with_answers(config, tmp_path):
+    """Prompts that a router gave to a domain need no answer; those with a label do."""
+    built = "domains.math.expert={kind: rl, steps: 1, prompts_per_step: 2, samples_per_prompt: 2}"
+    found = preflight(load_config(config, [LEARNED, built]), tmp_path / "run")
+    routed = [item for item in found.routed if item.domain == "math"]
+    order = orders(load_config(config, [LEARNED, built]).config, found)["math"]
+    assert len(order.prompts) == 12 and len(routed) > 12
+    assert found.unanswered == {"math": len(routed) - 12}
+    assert any("have no answer; its expert is built without" in note for note in found.notes)
+
+
+def test_the_words_of_a_measurement():
+    router = {
+        "kind": "learned", "features": "tfidf", "unlabelled": 9, "under_threshold": 2, "threshold": 0.8,
+        "otherwise": "drop", "against": "labelled prompts", "temperature": 2.0,
+        "tested": {"n": 10, "right": 9, "accuracy": 0.9, "interval": [0.6, 0.98]},
+        "tested_above_threshold": {"n": 8, "right": 8, "accuracy": 1.0, "interval": [0.67, 1.0]},
+        "confusion": {"math": {"math": 5}, "code": {"math": 1, "code": 4}},
+        "calibration_error": {"before": 0.2, "after": 0.1},
+        "histogram": [{"from": 0.0, "to": 0.5, "prompts": 0}, {"from": 0.5, "to": 1.0, "prompts": 9}],
+    }  # fmt: skip
+    assert told(router) == [
+        "router learned (tfidf): 9 prompts without a label, 2 of them under the threshold 0.8 "
+        "(otherwise: drop)",
+        "its accuracy on labelled prompts: 90.0% (95% interval 60.0% to 98.0%, n = 10)",
+        "of those, where its confidence reaches the threshold: 100.0% (95% interval 67.0% to 100.0%, n = 8)",
+        "expected calibration error of its confidence: 0.100 (0.200 uncalibrated; temperature 2.00)",
+    ]
+    assert confusion_table(router) == [
+        ["label", "routed to code", "routed to math"], ["math", "0", "5"], ["code", "4", "1"],
+    ]  # fmt: skip
+    assert histogram_rows(router) == [("0.5 to 1.0", 9)]
