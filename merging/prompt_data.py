@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,6 +187,12 @@ def not_among(repeats: Iterable[Repeat], dropped: Iterable[Dropped]) -> list[Rep
     """Those whose prompt was not dropped for another reason."""
     gone = {id(item.prompt) for item in dropped}
     return [item for item in repeats if id(item.overlap.prompt) not in gone]
+
+
+def with_domains(repeats: Iterable[Repeat], routed: Iterable[RoutedPrompt]) -> list[Repeat]:
+    """The same with the domains that their prompts have now; a prompt that is not routed keeps its own."""
+    domain_of = {id(item.prompt): item.domain for item in routed}
+    return [replace(item, domain=domain_of.get(id(item.overlap.prompt), item.domain)) for item in repeats]
 
 
 def repeat_sentences(repeats: Sequence[Repeat]) -> list[str]:

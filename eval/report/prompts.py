@@ -101,8 +101,10 @@ def domain_table(use: PromptUse) -> Table | None:
     columns |= {"Also in another domain": use.conflicts} if use.conflicts else {}
     columns |= {f"Repeats of {name}": counts for name, counts in use.overlaps.items()}
     domains = dict.fromkeys(name for counts in columns.values() for name in counts)
+    shares = {name: f"{share:.1%}" for name, share in use.shares.items()}
     rows = [
-        [name, f"{use.shares[name]:.1%}" if name in use.shares else "not measured"]
+        # what was dropped before it had a domain stands under a name of its own
+        [name, shares.get(name, "none" if shares else "not measured")]
         + [str(counts.get(name, 0)) for counts in columns.values()]
         for name in domains
     ]

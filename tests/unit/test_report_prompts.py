@@ -108,6 +108,14 @@ def test_a_domain_all_of_whose_prompts_are_gone_is_shown():
     assert table.rows == [["math", "not measured", "1", "0"], ["code", "not measured", "0", "7"]]
 
 
+def test_what_was_dropped_without_a_domain_has_a_row_and_no_share():
+    use = PromptUse({"math": 1}, {"math": 1.0}, dropped={"router": {"no domain": 7}})
+    assert prompts_module.domain_table(use).rows == [
+        ["math", "100.0%", "1", "0"],
+        ["no domain", "none", "0", "7"],
+    ]
+
+
 # ---------------------------------------------------------------------------------- from a run folder
 
 
