@@ -167,6 +167,9 @@ class LearnedRouting(DecidingRouting):
     """What it reads of a prompt, by name or as a block."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.8
     """Calibrated confidence under which it does not decide."""
+    novelty: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """It does not decide on a prompt that is less like its nearest labelled one than this, as a part of what
+    95% of the labelled prompts reach among themselves; 0: it decides on any."""
     held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """Part of the labelled prompts that it is tested on before it is trained on all of them."""
     seed: NonNegativeInt = 0

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from configs.load import ConfigError
 from configs.routing import Fallback, LearnedRouting
 from routing.measures import calibration_error, confusion, histogram, share_right
+from routing.novelty import Nearest
 from routing.sources import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from routing.routers import Decisions, RoutedPrompt
+    from routing.routers import Decision, Decisions, RoutedPrompt
 
 FEWEST = 10
 """Different labelled prompts that every domain needs."""
@@ -47,9 +48,13 @@ def decide(
     data = Labelled.of(texts, [domains.index(item.domain) for item in labelled], cfg)
     tested = test(data, cfg)
     model = data.fitted()
-    logits = model.logits(data.features.read([prompt.text for prompt in unlabelled]))
-    each = [_decision(row, domains, cfg.threshold) for row in softmax(logits / tested.temperature)]
-    return Decisions(each, _measured(cfg, domains, labelled, tested, each))
+    rows = data.features.read([prompt.text for prompt in unlabelled])
+    probabilities = softmax(model.logits(rows) / tested.temperature)
+    nearest = Nearest.of(data.rows, data.groups, data.features.vectorizer())
+    alike, least = nearest.similarity(rows), cfg.novelty * nearest.typical
+    each = [_decision(p, a, least, domains, cfg) for p, a in zip(probabilities, alike, strict=True)]
+    novel = {"least_similarity": least, "unlike": int((alike < least).sum())}
+    return Decisions(each, _measured(cfg, domains, labelled, tested, each) | novel)
 
 
 def _check_enough(labelled: Sequence[RoutedPrompt], domains: Sequence[str]) -> None:
@@ -64,13 +69,20 @@ def _check_enough(labelled: Sequence[RoutedPrompt], domains: Sequence[str]) -> N
         )
 
 
-def _decision(probabilities: np.ndarray, domains: Sequence[str], threshold: float):
+def _decision(
+    probabilities: np.ndarray, alike: float, least: float, domains: Sequence[str], cfg: LearnedRouting
+) -> Decision:
     from routing.routers import Decision
 
     best = int(probabilities.argmax())
     confidence = float(probabilities[best])
-    if confidence < threshold:
-        why = f"confidence {confidence:.2f} for {domains[best]!r} is under routing.threshold {threshold:g}"
+    if alike < least:
+        why = f"it is like no labelled prompt (similarity {alike:.2f}, least {least:.2f})"
+        return Decision(None, why, confidence)
+    if confidence < cfg.threshold:
+        why = (
+            f"confidence {confidence:.2f} for {domains[best]!r} is under routing.threshold {cfg.threshold:g}"
+        )
         return Decision(None, why, confidence)
     return Decision(domains[best], f"learned, confidence {confidence:.2f}", confidence)
 
@@ -238,7 +250,7 @@ def _measured(
         "confusion": confusion(truths, guesses),
         "threshold": cfg.threshold,
         "tested_above_threshold": share_right(*zip(*sure, strict=True)) if sure else None,
-        "under_threshold": sum(decision.domain is None for decision in each),
+        "undecided": sum(decision.domain is None for decision in each),
         "otherwise": f"domain {fallback}" if fallback else cfg.otherwise,
         "temperature": tested.temperature,
         "calibration_error": {

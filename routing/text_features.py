@@ -27,14 +27,20 @@ class Tfidf:
 
         return np.array([text[:CHARACTERS] for text in texts], dtype=object)
 
-    def classifier(self) -> Any:
-        """An unfitted scikit-learn pipeline on what `read` returns."""
+    def vectorizer(self) -> Any:
+        """An unfitted scikit-learn transformer of what `read` returns."""
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_pipeline, make_union
+        from sklearn.pipeline import make_union
 
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
         characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-        return make_pipeline(make_union(words, characters), _regression())
+        return make_union(words, characters)
+
+    def classifier(self) -> Any:
+        """An unfitted scikit-learn pipeline on what `read` returns."""
+        from sklearn.pipeline import make_pipeline
+
+        return make_pipeline(self.vectorizer(), _regression())
 
 
 class Embeddings:
@@ -73,6 +79,9 @@ class Embeddings:
         mask_BT1 = batch["attention_mask"].unsqueeze(-1)
         mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(mean_BD, dim=-1).float().numpy()
+
+    def vectorizer(self) -> None:
+        """None: what `read` returns are vectors."""
 
     def classifier(self) -> Any:
         """An unfitted scikit-learn pipeline on what `read` returns."""

@@ -29,8 +29,9 @@ def _decided(router: Router) -> Iterator[str]:
         yield f"{name}: {n} prompts without a label ({counts}; no rule: {router['unmatched']})"
     elif kind == "learned":
         yield (
-            f"{name} ({router['features']}): {n} prompts without a label, {router['under_threshold']} of "
-            f"them under the threshold {router['threshold']:g} (otherwise: {router['otherwise']})"
+            f"{name} ({router['features']}): {n} prompts without a label, of which it does not decide on "
+            f"{router['undecided']}: {router['unlike']} are like no labelled prompt, the others under the "
+            f"threshold {router['threshold']:g} (otherwise: {router['otherwise']})"
         )
     else:
         yield (

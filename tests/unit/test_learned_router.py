@@ -64,7 +64,7 @@ def test_labels_that_say_nothing_are_found_out(demo):
     assert lo < 0.5 < hi or abs(routed.measured["tested"]["accuracy"] - 0.5) < 0.2
     assert routed.measured["temperature"] > 1  # it was too sure of itself
     assert routed.measured["calibration_error"]["after"] < routed.measured["calibration_error"]["before"]
-    assert len(routed.dropped) > 90 and routed.measured["under_threshold"] == len(routed.dropped)
+    assert len(routed.dropped) > 90 and routed.measured["undecided"] == len(routed.dropped)
 
 
 def test_the_same_text_never_stands_on_both_sides_of_a_split():
@@ -121,7 +121,8 @@ def test_each_option_changes_something(demo):
 
     usual = found()
     assert found() == usual
-    assert found(threshold=0.99)[2] > usual[2]
+    assert found(threshold=0.999)[2] > usual[2]
+    assert found(novelty=0.0)[0]["unlike"] == 0 and found(novelty=1.0)[0]["unlike"] >= usual[0]["unlike"]
     assert found(held_out=0.5)[0]["tested"]["n"] > usual[0]["tested"]["n"]
     assert found(seed=1)[0]["temperature"] != usual[0]["temperature"]
 
@@ -133,6 +134,18 @@ def test_an_encoders_embeddings_are_features_too(demo):
     )
     assert routed.measured["features"] == "embeddings"
     assert routed.measured["tested"]["accuracy"] > 0.9
+
+
+def test_a_prompt_like_no_labelled_one_is_not_decided_on_however_sure_the_classifier_is(demo):
+    odd = ["Write a poem about the sea.", "Bonjour, ma ch\u00e8re", "12 monkeys and a train", ""]
+    given = [prompt(i, text, domain) for i, (text, domain) in enumerate(demo[:300])]
+    given += [prompt(1000 + i, text, None) for i, (text, _) in enumerate(demo[300:])]
+    given += [prompt(2000 + i, text, None) for i, text in enumerate(odd)]
+    cfg = LearnedRouting(kind="learned", otherwise="drop", threshold=0.0)
+    routed = route(given, cfg, DOMAINS)
+    gone = {p.id for p, why in routed.dropped if "like no labelled prompt" in why}
+    assert gone >= {"id2000", "id2001", "id2003"} and len(gone) == routed.measured["unlike"] <= 8
+    assert not route(given, cfg.model_copy(update={"novelty": 0.0}), DOMAINS).dropped
 
 
 @pytest.mark.parametrize("path, message", [("nowhere", "no model folder"), ("broken", "cannot be loaded")])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
-from configs.load import load_config
+from configs.load import ConfigError, load_config
+from configs.routing import Routing
 from eval.report.routed import confusion_table, histogram_rows, told
 from merging.experts import orders
 from merging.preflight import preflight
-from tests.unit.cli_runner import protege
+from routing.by_rules import check_examples, matcher
+from tests.unit.cli_runner import ROOT, protege
 from tests.unit.tiny_model import config_dict, write_config, write_jsonl
 
 LEARNED = "routing={kind: learned, otherwise: drop, threshold: 0.55}"
@@ -117,8 +122,8 @@ def test_an_expert_is_built_on_prompts_with_answers(config, tmp_path):
 
 def test_the_words_of_a_measurement():
     router = {
-        "kind": "learned", "features": "tfidf", "unlabelled": 9, "under_threshold": 2, "threshold": 0.8,
-        "otherwise": "drop", "against": "labelled prompts", "temperature": 2.0,
+        "kind": "learned", "features": "tfidf", "unlabelled": 9, "undecided": 3, "unlike": 1,
+        "threshold": 0.8, "otherwise": "drop", "against": "labelled prompts", "temperature": 2.0,
         "tested": {"n": 10, "right": 9, "accuracy": 0.9, "interval": [0.6, 0.98]},
         "tested_above_threshold": {"n": 8, "right": 8, "accuracy": 1.0, "interval": [0.67, 1.0]},
         "confusion": {"math": {"math": 5}, "code": {"math": 1, "code": 4}},
@@ -126,8 +131,8 @@ def test_the_words_of_a_measurement():
         "histogram": [{"from": 0.0, "to": 0.5, "prompts": 0}, {"from": 0.5, "to": 1.0, "prompts": 9}],
     }  # fmt: skip
     assert told(router) == [
-        "router learned (tfidf): 9 prompts without a label, 2 of them under the threshold 0.8 "
-        "(otherwise: drop)",
+        "router learned (tfidf): 9 prompts without a label, of which it does not decide on 3: 1 are like no "
+        "labelled prompt, the others under the threshold 0.8 (otherwise: drop)",
         "its accuracy on labelled prompts: 90.0% (95% interval 60.0% to 98.0%, n = 10)",
         "of those, where its confidence reaches the threshold: 100.0% (95% interval 67.0% to 100.0%, n = 8)",
         "expected calibration error of its confidence: 0.100 (0.200 uncalibrated; temperature 2.00)",
@@ -136,3 +141,14 @@ def test_the_words_of_a_measurement():
         ["label", "routed to code", "routed to math"], ["math", "0", "5"], ["code", "4", "1"],
     ]  # fmt: skip
     assert histogram_rows(router) == [("0.5 to 1.0", 9)]
+
+
+def test_the_examples_of_the_docs_are_routers():
+    text = (ROOT / "docs" / "routers.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    found = [TypeAdapter(Routing).validate_python(block["routing"]) for block in blocks]
+    assert [router.kind for router in found] == ["rules", "learned", "agreement"]
+    rules = found[0]
+    check_examples(rules, [matcher(rule) for rule in rules.rules])
+    with pytest.raises(ConfigError):
+        check_examples(rules, [matcher(rule) for rule in reversed(rules.rules)][:1] * 2)
