@@ -106,7 +106,7 @@ class GradedBenchmark(Strict):
     answer_field: str = "answer"
     """Field with the expected answer (any JSON value); problems may lack it where the grader needs none."""
     suffix: str = ""
-    """Text appended to every problem. Training prompts with the same suffix are told if they repeat one."""
+    """Text appended to every problem."""
     grader: Grader
     """What judges an answer: `exact` (the text), `number` (the last number), or a block as for a reward."""
     pass_mark: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -210,6 +210,7 @@ class MergeConfig(Strict):
     def _labels_name_domains(self) -> MergeConfig:
         sources = {"prompts": self.prompts}
         sources |= {f"domains.{name}.prompts": domain.prompts for name, domain in self.domains.items()}
+        sources |= {f"domains.{name}.validation": domain.validation for name, domain in self.domains.items()}
         for place, source in sources.items():
             for value, domain in source.labels.items() if source else ():
                 if domain not in self.domains:

@@ -66,10 +66,19 @@ def _with_decisions(config: MergeConfig, found: Preflight, decisions: Decisions)
     routing = settled(
         list(enumerate(undecided, start=places)), decisions, config.routing, list(enumerate(found.routed))
     )
-    dropped = [*found.dropped, *prompt_data.unrouted(routing.dropped)]
+    gone = prompt_data.unrouted(routing.dropped)
+    dropped = [*found.dropped, *gone]
+    overlaps = prompt_data.with_domains(prompt_data.not_among(found.overlaps, gone), routing.prompts)
     check_answers(config, routing.prompts)
     check_decided(config, routing.prompts, dropped)
-    return replace(found, routed=routing.prompts, undecided=[], dropped=dropped, router=decisions.measured)
+    return replace(
+        found,
+        routed=routing.prompts,
+        undecided=[],
+        dropped=dropped,
+        overlaps=overlaps,
+        router=decisions.measured,
+    )
 
 
 def _measured(

@@ -15,15 +15,21 @@ from configs.schema import MergeConfig
 from merging.metrics import grpo_metrics
 from merging.progress import bar, grpo_text
 from merging.run_folder import RunFolder
+from merging.trained_rows import check_file
 from merging.weights import open_work, write_record
 from routing.routers import RoutedPrompt
 from teachers.build import grpo_job
 from trainer.export import export
+from trainer.files import write_json
 from trainer.job import TrainingJob
 from trainer.run import last_checkpoint, read_metrics, train
 
 if TYPE_CHECKING:
     from merging.cluster import Cluster
+
+
+PLANNED = "planned.json"
+"""File of the training's folder with its rows by domain."""
 
 
 def train_grpo(
@@ -38,14 +44,23 @@ def train_grpo(
     check_same_rewards(folder.config, folder.counts())
     name, work = baseline.kind, folder.path / baseline.kind
     open_work(baseline, work)
+    planned = dict(Counter(row.domain for row in rows))
+    write_json(work / PLANNED, planned)
     job = baseline_job(folder.config, baseline, rows, work)
     with bar(f"baseline {name}", job.steps, last_checkpoint(job.checkpoints)) as shown:
         train(job, cluster(), lambda step, raw: shown.update(step, grpo_text(raw)))
+    check_file(job.train_file, planned)
     lines = [grpo_metrics(raw["step"], raw, job.max_response_tokens) for raw in read_metrics(work)]
     folder.write_metrics(name, lines)
     export(job.checkpoints, job.steps, Path(folder.config.student), target)
     # last: a model without a record counts as made by other options, and is exported again
     write_record(baseline, target)
+
+
+def planned_grpo(folder: RunFolder) -> dict[str, int]:
+    """Rows of each domain in the training; empty where none was begun."""
+    file = folder.path / "grpo" / PLANNED
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def baseline_job(

@@ -63,8 +63,8 @@ class Preflight:
     """All prompts that may be trained on and have a domain, before mixing."""
     dropped: list[Dropped]
     """Prompts that were read and are not trained on."""
-    conflicts: int
-    """Prompts that stand in two domains."""
+    conflicts: dict[str, int]
+    """How many prompts of a domain stand in another one too, trained on or dropped."""
     longest_prompt: dict[str, int]
     """Tokens of the longest prompt of each domain, chat template included."""
     overlaps: list[Repeat]
@@ -143,7 +143,8 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     with collecting(problems):
         _check_devices(config)
     fingerprints = check_models(config, problems)
-    stage, conflicts, overlaps = PromptStage(), 0, []
+    stage, overlaps = PromptStage(), []
+    conflicts: dict[str, int] = {}
     with collecting(problems):
         stage = read_prompts(config, run_dir)
         decided, _ = split(stage.routed)
@@ -153,7 +154,8 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     with collecting(problems):
         (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)
         dropped += gone
-    overlaps = prompt_data.find_repeats(routed, _problems(config, problems), config.overlap.ngram)
+    asked, endings = _problems(config, problems), _endings(config)
+    overlaps = prompt_data.find_repeats(routed, asked, config.overlap.ngram, endings)
     with collecting(problems):
         routed, gone = prompt_data.without_repeats(routed, overlaps, config.overlap.action)
         dropped += gone
@@ -167,6 +169,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
             _check_template(student)
             (routed, gone), longest = prompt_data.without_long(routed, Path(student.path), config)
             dropped += gone
+            overlaps = prompt_data.not_among(overlaps, gone)
         with collecting(problems):
             memory = _check_memory(config, fingerprints)
         with collecting(problems):
@@ -237,6 +240,17 @@ def _problems(config: MergeConfig, problems: list[str]) -> list[BenchmarkProblem
                 place = f"domains.{domain_name}.benchmarks[{position}]"
                 problems += [f"{place}: {problem}" for problem in error.problems]
     return found
+
+
+def _endings(config: MergeConfig) -> list[str]:
+    """Instructions after the text of prompts and problems, which are no part of the question."""
+    from eval.benchmarks.math_task import BOX_INSTRUCTION
+
+    sources = [config.prompts, *(domain.prompts for domain in config.domains.values())]
+    benchmarks = [benchmark for domain in config.domains.values() for benchmark in domain.benchmarks]
+    suffixes = [source.suffix for source in sources if source is not None]
+    suffixes += [getattr(benchmark, "suffix", "") for benchmark in benchmarks]
+    return [BOX_INSTRUCTION, *filter(None, suffixes)]
 
 
 def _problems_of(benchmark) -> list[BenchmarkProblem]:

@@ -130,6 +130,12 @@ def _prompts(config: MergeConfig, routed: Sequence[RoutedPrompt], domain: str, m
     source = config.domains[domain].validation
     if source is not None:
         prompts = load_prompts(source, domain, label_field=config.routing.field)
+        strange = next((prompt for prompt in prompts if prompt.label not in (None, domain)), None)
+        if strange is not None:
+            raise ConfigError(
+                f"{strange.where}: label {strange.label!r} (column {strange.label_column!r}) contradicts the "
+                f"source, which is domains.{domain}.validation"
+            )
     else:
         prompts = [item.prompt for item in routed if item.domain == domain]
     reward = config.domains[domain].reward

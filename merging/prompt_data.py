@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,8 +107,9 @@ def without_labelled_twins(routed: Sequence[RoutedPrompt]) -> Kept:
     return kept, dropped
 
 
-def without_conflicts(routed: Sequence[RoutedPrompt], action: str) -> tuple[Kept, int]:
-    """The prompts without those that stand in two domains, as `conflicts` says; and how many conflict.
+def without_conflicts(routed: Sequence[RoutedPrompt], action: str) -> tuple[Kept, dict[str, int]]:
+    """The prompts without those that stand in several domains, as `conflicts` says; and how many of each
+    domain do.
 
     The same messages in two domains would be scored by two teachers. Raises ConfigError with both rows.
     """
@@ -125,8 +126,9 @@ def without_conflicts(routed: Sequence[RoutedPrompt], action: str) -> tuple[Kept
             f"which belongs to domain {first[key].domain!r}, so two teachers would score it "
             f"({len(conflicting)} such prompts); correct the labels, or set conflicts: drop, or keep"
         )
+    counts = dict(Counter(item.domain for item in routed if _messages_key(item) in conflicting))
     if action == "keep":
-        return (list(routed), []), len(conflicting)
+        return (list(routed), []), counts
     kept, dropped = [], []
     for item in routed:
         key = _messages_key(item)
@@ -136,7 +138,7 @@ def without_conflicts(routed: Sequence[RoutedPrompt], action: str) -> tuple[Kept
         other = first[key] if item.domain != first[key].domain else conflicting[key]
         detail = f"the same prompt in domain {other.domain}: {other.prompt.where}"
         dropped.append(Dropped(item.prompt, item.domain, "conflict", detail))
-    return (kept, dropped), len(conflicting)
+    return (kept, dropped), counts
 
 
 def _messages_key(item: RoutedPrompt) -> tuple[tuple[str, str], ...]:
@@ -144,11 +146,15 @@ def _messages_key(item: RoutedPrompt) -> tuple[tuple[str, str], ...]:
 
 
 def find_repeats(
-    routed: Sequence[RoutedPrompt], problems: Sequence[BenchmarkProblem], ngram: int
+    routed: Sequence[RoutedPrompt],
+    problems: Sequence[BenchmarkProblem],
+    ngram: int,
+    endings: Collection[str] = (),
 ) -> list[Repeat]:
-    """Every prompt that repeats a problem, once each."""
+    """Every prompt that repeats a problem, once each; `endings` are instructions after either's text."""
     domain_of = {id(item.prompt): item.domain for item in routed}
-    found = check([item.prompt for item in routed], [problem.text for problem in problems], ngram)
+    texts = [problem.text for problem in problems]
+    found = check([item.prompt for item in routed], texts, ngram, endings)
     return [Repeat(domain_of[id(item.prompt)], problems[item.problem], item) for item in found]
 
 
@@ -177,6 +183,18 @@ def without_repeats(routed: Sequence[RoutedPrompt], repeats: Sequence[Repeat], a
     return kept, dropped
 
 
+def not_among(repeats: Iterable[Repeat], dropped: Iterable[Dropped]) -> list[Repeat]:
+    """Those whose prompt was not dropped for another reason."""
+    gone = {id(item.prompt) for item in dropped}
+    return [item for item in repeats if id(item.overlap.prompt) not in gone]
+
+
+def with_domains(repeats: Iterable[Repeat], routed: Iterable[RoutedPrompt]) -> list[Repeat]:
+    """The same with the domains that their prompts have now; a prompt that is not routed keeps its own."""
+    domain_of = {id(item.prompt): item.domain for item in routed}
+    return [replace(item, domain=domain_of.get(id(item.overlap.prompt), item.domain)) for item in repeats]
+
+
 def repeat_sentences(repeats: Sequence[Repeat]) -> list[str]:
     """One sentence a benchmark, with the first prompt of each and the counts by domain."""
     groups: dict[str, list[Repeat]] = defaultdict(list)
@@ -184,7 +202,7 @@ def repeat_sentences(repeats: Sequence[Repeat]) -> list[str]:
         groups[item.problem.benchmark].append(item)
     sentences = []
     for benchmark, items in groups.items():
-        domains = ", ".join(f"{name} {count}" for name, count in Counter(i.domain for i in items).items())
+        domains = _text(Counter(item.domain for item in items))
         first = items[0]
         sentences.append(
             f"{len(items)} training prompts repeat problems of benchmark {benchmark} (first: "
@@ -237,8 +255,7 @@ def check_mix(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequ
     for domain in config.domains:
         if domain not in left:
             reasons = Counter(item.reason for item in dropped if item.domain == domain)
-            causes = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-            raise ConfigError(f"domain {domain!r}: no prompt is left; dropped: {causes}")
+            raise ConfigError(f"domain {domain!r}: no prompt is left; dropped: {_text(reasons)}")
     mixed, steps = mix_of(config, routed), config.training.steps
     sizes = {"training.prompts_per_step": config.training.prompts_per_step}
     for baseline in config.trained_baselines():
@@ -264,15 +281,23 @@ def mix_text(mixed: Mix, config: MergeConfig, domain: str) -> str:
 
 def summary(config: MergeConfig, found: Preflight) -> dict[str, Any]:
     """Counts and shares of a run's prompts, by domain; plain values."""
-    mixed = mix_of(config, found.routed)
+    mixed, said = mix_of(config, found.routed), overlap_record(found)
     return {
         "prompts": found.counts(),
         "rows": mixed.counts(config.training.steps, config.training.prompts_per_step),
         "shares": {domain: float(share) for domain, share in mixed.shares.items()},
         "dropped": by_reason(found.dropped),
         "conflicts": found.conflicts,
+        "notes": [note for note in found.notes if note not in said["overlap_notes"]],
+        **said,
+    }
+
+
+def overlap_record(found: Preflight) -> dict[str, Any]:
+    """The part of `summary` that depends on the benchmarks, which a finished run may change."""
+    return {
         "overlaps": by_benchmark(found.overlaps),
-        "notes": found.notes,
+        "overlap_notes": overlap_notes(found.overlaps, found.overlap_action),
     }
 
 
@@ -285,7 +310,7 @@ def by_reason(dropped: Iterable[Dropped]) -> dict[str, dict[str, int]]:
 
 
 def by_benchmark(repeats: Iterable[Repeat]) -> dict[str, dict[str, int]]:
-    """Overlaps by benchmark and domain."""
+    """How many prompts of each domain repeat problems of each benchmark."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in repeats:
         counts[item.problem.benchmark][item.domain] += 1
@@ -293,27 +318,41 @@ def by_benchmark(repeats: Iterable[Repeat]) -> dict[str, dict[str, int]]:
 
 
 def notes(
-    dropped: Sequence[Dropped], repeats: Sequence[Repeat], conflicts: int, overlap_action: str
+    dropped: Sequence[Dropped], repeats: Sequence[Repeat], conflicts: Mapping[str, int], overlap_action: str
 ) -> list[str]:
-    """What the user should know of the prompts although nothing is refused."""
+    """What the user should know of the prompts although nothing is refused.
+
+    `conflicts` is what `without_conflicts` counted.
+    """
     lines = []
     words = {
         "router": "prompts that the router did not decide on",
         "duplicate": "duplicate prompts",
-        "conflict": "prompts of two domains",
+        "conflict": "prompts of several domains",
         "too long": "prompts above the length limit",
     }
     for reason, counts in by_reason(dropped).items():
         if reason in words:
-            domains = ", ".join(f"{name} {count}" for name, count in counts.items())
-            lines.append(f"{sum(counts.values())} {words[reason]} dropped ({domains})")
+            lines.append(f"{sum(counts.values())} {words[reason]} dropped ({_text(counts)})")
     other = sum(item.reason == "duplicate" and "another answer" in item.detail for item in dropped)
     if other:
         lines.append(f"{other} of the duplicates have another answer than the row that is kept")
     if conflicts and not any(item.reason == "conflict" for item in dropped):
-        lines.append(f"{conflicts} prompts stand in two domains and are scored by both teachers")
-    end = "they are dropped" if overlap_action == "drop" else "its scores may be inflated"
-    return [*lines, *(f"{sentence}; {end}" for sentence in repeat_sentences(repeats))]
+        lines.append(
+            f"{sum(conflicts.values())} prompts ({_text(conflicts)}) stand in another domain too, and each "
+            "domain's teacher scores its own"
+        )
+    return [*lines, *overlap_notes(repeats, overlap_action)]
+
+
+def overlap_notes(repeats: Sequence[Repeat], action: str) -> list[str]:
+    """One note a benchmark whose problems are repeated."""
+    end = "they are dropped" if action == "drop" else "its scores may be inflated"
+    return [f"{sentence}; {end}" for sentence in repeat_sentences(repeats)]
+
+
+def _text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> str:

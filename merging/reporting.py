@@ -16,6 +16,7 @@ from eval.report.routed import told
 from merging.alarms import read_alarms
 from merging.harness import ceilings
 from merging.oracle import NOTE, oracle_model
+from merging.prompt_report import prompt_use
 from merging.reward_scales import read_choices
 from merging.trained_rows import trained_rows
 from merging.weights import options
@@ -77,6 +78,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
             peak_memory_bytes=folder.measured.peak_memory_bytes or None,
             provenance=provenance(folder, teachers),
             notes=_notes(folder),
+            prompts=prompt_use(folder),
             probed=from_json(read_choices(folder.path)),
         )
         files = write_report(data, folder.path)
@@ -149,8 +151,9 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
 
 
 def _notes(folder: RunFolder) -> list[str]:
-    said = told(router) if (router := folder.router()) else []  # the section on routing has it
-    notes = [note for note in folder.counts().get("notes", []) if note not in said]
+    said, counts = told(router) if (router := folder.router()) else [], folder.counts()
+    notes = [*counts.get("notes", []), *counts.get("overlap_notes", [])]
+    notes = [note for note in notes if note not in said]  # the section on routing has it
     kinds = [baseline.kind for baseline in folder.config.distilled_baselines()]
     works = {"merge": folder.train} | {f"baseline {kind}": folder.path / kind for kind in kinds}
     for name, work in works.items():

@@ -25,7 +25,7 @@ class Routing:
     routed: list[RoutedPrompt]
     undecided: list[RoutedPrompt]
     dropped: list[Dropped]
-    conflicts: int
+    conflicts: Mapping[str, int]
     measured: Mapping[str, Any] | None
 
     @classmethod
@@ -70,7 +70,7 @@ class Routing:
             "decided_by": dict(Counter("label" if i.prompt.has_label else "router" for i in self.routed)),
             "undecided": len(self.undecided),
             "dropped": prompt_data.by_reason(self.dropped),
-            "conflicts": self.conflicts,
+            "conflicts": dict(self.conflicts),
             "router": self.measured,
             "examples": {
                 name: [_example_json(item) for item in self._items(name)[:examples]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from merging.oracle import with_oracle
 from merging.plan import make_plan
 from merging.preflight import Preflight, preflight
 from merging.progress import bar, say
+from merging.prompt_data import mix_of
 from merging.reward_scales import choose_reward_scales
 from merging.run_folder import RunFolder
 from merging.sft import train_sft
@@ -92,6 +94,7 @@ def evaluate_run(run_dir: Path) -> Path:
         if not folder.student.exists():
             raise ConfigError(f"{run_dir}: has no trained student yet; `protege merge` trains it")
         _refuse_other_baselines(folder)
+        folder.write_overlaps(found)
         return report(folder, teachers, evaluate_models(folder, teachers))
 
 
@@ -127,6 +130,7 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
 
     config = folder.config
     if folder.prompts_file.exists():
+        folder.write_overlaps(found)
         return
     with folder.measured.stage("prompts"):
         rows = scheduled(config, found.routed, config.training.prompts_per_step)
@@ -149,9 +153,12 @@ def scheduled(
     A domain's rows are the same for any `prompts_per_step`, as far as they go, and in the same order unless
     a curriculum sorts them.
     """
-    from routing.mix import mix
+    from merging.trained_rows import check_written
 
-    return mix(routed, config.mixing, config.training.seed).rows(config.training.steps, prompts_per_step)
+    mixed, steps = mix_of(config, routed), config.training.steps
+    rows = mixed.rows(steps, prompts_per_step)
+    check_written(Counter(row.domain for row in rows), mixed.counts(steps, prompts_per_step))
+    return rows
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:

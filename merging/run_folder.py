@@ -108,12 +108,19 @@ class RunFolder:
         counts["all_answered"] = all(
             row.prompt.answer is not None or not needs_answer(domains[row.domain].reward) for row in rows
         )
-        folder, dropping = self.path / "prompts", found.overlap_action == "drop"
+        folder = self.path / "prompts"
         write_text(folder / "dropped.jsonl", json_lines(item.to_json() for item in found.dropped))
-        write_text(folder / "overlaps.jsonl", json_lines(item.to_json(dropping) for item in found.overlaps))
         if found.router is not None:
             write_json(folder / "router.json", found.router)
         write_json(folder / "counts.json", counts)
+        self.write_overlaps(found)
+
+    def write_overlaps(self, found: Preflight) -> None:
+        """Keeps which prompts repeat a problem of the benchmarks that the config names now: benchmarks may
+        be added when the prompts are long written."""
+        folder, dropping = self.path / "prompts", found.overlap_action == "drop"
+        write_text(folder / "overlaps.jsonl", json_lines(item.to_json(dropping) for item in found.overlaps))
+        write_json(folder / "counts.json", {**self.counts(), **prompt_data.overlap_record(found)})
 
     def counts(self) -> dict[str, Any]:
         """What `write_counts` kept."""

@@ -10,6 +10,7 @@ from configs.baselines import SftBaseline
 from configs.schema import MergeConfig
 from merging.progress import bar
 from merging.run_folder import RunFolder
+from merging.trained_rows import check_file
 from merging.weights import open_work, write_record
 from trainer.export import export
 from trainer.run import last_checkpoint, read_metrics, train
@@ -36,6 +37,7 @@ def train_sft(
     rows = work / "answers.parquet"
     if not rows.exists():
         write_answers(folder, teachers, rows)
+    check_file(rows, folder.counts()["rows"], folder.config.training.samples_per_prompt)
     job = sft_job(folder.config, baseline, rows, work)
     with bar(f"baseline {name}", job.steps, last_checkpoint(job.checkpoints)) as shown:
         train(job, cluster(), lambda step, raw: shown.update(step, f"loss {raw[METRICS['loss']]:.3f}"))

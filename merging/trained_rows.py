@@ -26,13 +26,7 @@ def check_trained(
     `planned` are the rows of each domain in the whole training. A step without a line was not measured
     (the process ended between a checkpoint and its line) and is not compared. Raises RunFailed.
     """
-    import pyarrow.parquet
-
-    teachers = pyarrow.parquet.read_table(train_file, columns=["teacher"]).column("teacher").to_pylist()
-    if Counter(teachers) != Counter(planned):
-        raise RunFailed(
-            f"{train_file} holds {_text(Counter(teachers))} rows, and the plan says {_text(planned)}"
-        )
+    teachers = check_file(train_file, planned)
     for line in lines:
         step = int(line["step"])
         own = Counter(teachers[(step - 1) * prompts_per_step : step * prompts_per_step])
@@ -43,6 +37,20 @@ def check_trained(
                 f"step {step}: planned {_text(wanted)} rollouts by domain, trained on {_text(trained)}; "
                 f"the trainer did not read the rows of {train_file} in their order"
             )
+
+
+def check_file(train_file: Path, planned: Mapping[str, int], rows_per_prompt: int = 1) -> list[str]:
+    """The teacher of each row of a training file, which must hold every domain's planned prompts, each in
+    `rows_per_prompt` rows. Raises RunFailed."""
+    import pyarrow.parquet
+
+    teachers = pyarrow.parquet.read_table(train_file, columns=["teacher"]).column("teacher").to_pylist()
+    wanted = {domain: count * rows_per_prompt for domain, count in planned.items()}
+    if Counter(teachers) != Counter(wanted):
+        raise RunFailed(
+            f"{train_file} holds {_text(Counter(teachers))} rows, and the plan says {_text(wanted)}"
+        )
+    return teachers
 
 
 def trained_rows(

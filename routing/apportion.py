@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import ceil, floor
@@ -52,9 +53,15 @@ def interleaved(
     A name's next row is due when its share of all rows so far calls for it; `before` are the rows that the
     earlier steps had.
     """
-    given, left = dict(before), dict(counts)
-    for _ in range(sum(counts.values())):
-        name = min((n for n in left if left[n]), key=lambda n: (given[n] + 1) / shares[n])
-        given[name] += 1
-        left[name] -= 1
+    due = [((before[name] + 1) / shares[name], place, name) for place, name in enumerate(counts)]
+    due = [(share, place, name) for share, place, name in due if counts[name]]
+    heapq.heapify(due)
+    left = dict(counts)
+    while due:
+        share, place, name = due[0]
         yield name
+        left[name] -= 1
+        if left[name]:
+            heapq.heapreplace(due, (share + 1 / shares[name], place, name))
+        else:
+            heapq.heappop(due)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval.report.disagreements import Disagreements, find_disagreements
 from eval.report.headroom import Headroom, find_headroom
 from eval.report.probed import ProbedDomain
+from eval.report.prompts import PromptUse
 from eval.report.scores import Score, score_samples
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class ReportData:
     """Rows of each domain that the merge was to train on."""
     trained: Mapping[str, int] = field(default_factory=dict)
     """Rows of each domain that it trained on; a domain that is absent was not measured."""
+    prompts: PromptUse = field(default_factory=PromptUse)
+    """What became of the prompts."""
     router: Mapping[str, Any] | None = None
     """What the router tells of itself; None where labels decided alone."""
     probed: tuple[ProbedDomain, ...] = ()
@@ -349,12 +352,13 @@ def build(
     peak_memory_bytes: int | None,
     provenance: Mapping[str, str],
     notes: Sequence[str] = (),
+    prompts: PromptUse | None = None,
     probed: Sequence[ProbedDomain] = (),
 ) -> ReportData:
     """The report's data: what is given, and the verdicts and limits that follow from it."""
-    from eval.report import limits, wording  # both read this module's records
+    from eval.report import correction, limits, wording  # all read this module's records
 
-    evaluation = replace(evaluation, comparisons=_corrected(evaluation.comparisons))
+    evaluation = replace(evaluation, comparisons=correction.corrected(evaluation.comparisons))
     teachers = [m.domain for m in evaluation.models if m.role == "teacher" and m.domain is not None]
     domains = tuple(dict.fromkeys([*objective, *teachers, *(b.domain for b in evaluation.benchmarks)]))
     data = ReportData(
@@ -376,24 +380,9 @@ def build(
         objective=objective,
         routing=routing,
         trained=trained or {},
+        prompts=prompts or PromptUse(),
         router=router,
         probed=tuple(probed),
         headroom=evaluation.headroom,
     )
     return replace(data, limits=tuple(limits.limits_of(data)))
-
-
-def _corrected(comparisons: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
-    """The comparisons with p-values that are corrected for all of them.
-
-    The oracle's repeat those with the teachers: they do not count, and have the teachers' corrected p-values.
-    """
-    from eval.statistics import holm
-
-    tested = [row for row in comparisons if row.p_value is not None]
-    counted = [row.p_value for row in tested if row.against != ORACLE_BASELINE]
-    adjusted = dict(zip(counted, holm(counted), strict=True))  # equal p-values have equal corrected ones
-    return tuple(
-        replace(row, p_adjusted=adjusted[row.p_value], family=len(counted)) if row in tested else row
-        for row in comparisons
-    )

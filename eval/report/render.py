@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.report import figures, headroom, probed, routed, scores, wording
+from eval.report import figures, headroom, probed, prompts, routed, scores, wording
 from eval.report.curves import Series, panels
 from eval.report.data import ComparisonRow, ModelRow, ReportData
 
@@ -94,6 +94,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "probe": probed.to_json(data.probed),
         "routing": dict(data.routing),
         "trained": dict(data.trained),
+        "prompts": prompts.to_json(data.prompts),
         "router": data.router,
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
@@ -188,6 +189,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "scales": _scales(data.objective),
         "at_k": _at_k(data),
         "headroom": _headroom(data),
+        **prompts.tables(data.prompts),
         "teacher_groups": _comparison_groups(data, ("teacher",)),
         "other_groups": _comparison_groups(data, ("base", "baseline")),
         "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],

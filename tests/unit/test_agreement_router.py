@@ -154,3 +154,16 @@ def test_untested_is_not_measured(opened):
     decided = decide_open_prompts(folder, found, teachers)
     assert decided.router["tested"] is None
     assert "its accuracy is not measured: no labelled prompt was there to test it on" in decided.notes
+
+
+def test_a_repeat_of_a_benchmark_gets_its_prompts_domain_or_goes_with_it(opened, tmp_path):
+    write_jsonl(tmp_path / "sums.jsonl", [{"prompt": "1 and 1", "answer": "2"}])
+    benchmark = "domains.math.benchmarks=[{kind: math, name: sums, path: sums.jsonl}]"
+    folder, found, teachers = opened(benchmark)
+    assert [item.domain for item in found.overlaps] == ["undecided"]
+    decided = decide_open_prompts(folder, found, teachers)
+    (own,) = [item.domain for item in decided.routed if item.prompt.text == "1 and 1"]
+    assert [(item.domain, item.overlap.prompt.text) for item in decided.overlaps] == [(own, "1 and 1")]
+    (tmp_path / "run" / "config.resolved.yaml").unlink()
+    folder, found, teachers = opened(benchmark, "routing={kind: agreement, margin: 100.0, otherwise: drop}")
+    assert len(found.overlaps) == 1 and decide_open_prompts(folder, found, teachers).overlaps == []

@@ -206,7 +206,7 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
         items = routed(answer)
         dropped = [Dropped(items[0].prompt, "math", "too long", "99 tokens")]
         return SimpleNamespace(
-            routed=items, dropped=dropped, conflicts=0, overlaps=[], overlap_action="warn", notes=["a note"],
+            routed=items, dropped=dropped, conflicts={}, overlaps=[], overlap_action="warn", notes=["a note"],
             counts=lambda: {"math": 3, "code": 3}, router={"kind": "rules"},
         )  # fmt: skip
 
@@ -217,9 +217,10 @@ def test_counts_and_lists_are_kept(open_run, given, tmp_path):
         "rows": {"math": 4, "code": 4},
         "shares": {"math": 0.5, "code": 0.5},
         "dropped": {"too long": {"math": 1}},
-        "conflicts": 0,
+        "conflicts": {},
         "overlaps": {},
         "notes": ["a note"],
+        "overlap_notes": [],
         "rewards": {"math": "exact", "code": "exact"},
         "all_answered": True,
     }

@@ -21,6 +21,7 @@ from merging.run_folder import RunFolder
 from merging.weights import is_made, write_record
 from tests.unit.model_copies import STUDENT
 from tests.unit.tiny_model import sum_rows, write_config, write_jsonl
+from trainer.errors import RunFailed
 from trainer.sft import SftJob, sft_config
 
 pytest.importorskip("torch")
@@ -192,3 +193,16 @@ def test_no_key_is_unknown_to_verl():
         keys = {**module._training(job(), "name"), **module._device(job(hardware=hardware))}
         unknown = [k for k in keys if OmegaConf.select(known, k, default="absent") == "absent"]
         assert [key for key in unknown if key not in free] == []
+
+
+def test_answers_that_are_not_one_a_rollout_end_the_run(folder, monkeypatch, tmp_path):
+    """Eight rows of two rollouts: eight answers of each teacher."""
+    import pyarrow as pa
+
+    answers = folder.path / "sft" / "answers.parquet"
+    answers.parent.mkdir()
+    write_record(SftBaseline(kind="sft"), answers.parent)
+    pq.write_table(pa.table({"teacher": ["math"] * 9 + ["code"] * 7}), answers)
+    monkeypatch.setattr(sft, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(RunFailed, match="holds code 7, math 9 rows, and the plan says code 8, math 8"):
+        sft.train_sft(folder, SftBaseline(kind="sft"), [], lambda: None, tmp_path / "model")
