@@ -30,8 +30,9 @@ def _decided(router: Router) -> Iterator[str]:
     elif kind == "learned":
         yield (
             f"{name} ({router['features']}): {n} prompts without a label, of which it does not decide on "
-            f"{router['undecided']}: {router['unlike']} are like no labelled prompt, the others under the "
-            f"threshold {router['threshold']:g} (otherwise: {router['otherwise']})"
+            f"{router['undecided']}: {router['unlike']} are like no labelled prompt, "
+            f"{router['undecided'] - router['unlike']} under the threshold {router['threshold']:g} (otherwise: "
+            f"{router['otherwise']})"
         )
     else:
         yield (

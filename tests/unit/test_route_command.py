@@ -132,7 +132,7 @@ def test_the_words_of_a_measurement():
     }  # fmt: skip
     assert told(router) == [
         "router learned (tfidf): 9 prompts without a label, of which it does not decide on 3: 1 are like no "
-        "labelled prompt, the others under the threshold 0.8 (otherwise: drop)",
+        "labelled prompt, 2 under the threshold 0.8 (otherwise: drop)",
         "its accuracy on labelled prompts: 90.0% (95% interval 60.0% to 98.0%, n = 10)",
         "of those, where its confidence reaches the threshold: 100.0% (95% interval 67.0% to 100.0%, n = 8)",
         "expected calibration error of its confidence: 0.100 (0.200 uncalibrated; temperature 2.00)",
