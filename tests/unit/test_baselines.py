@@ -150,6 +150,9 @@ def test_a_baseline_of_other_options_is_not_evaluated(opened, monkeypatch):
     monkeypatch.setattr(run_module, "report", lambda folder, teachers, samples: "report")
     folder, teachers = opened(TIES)
     shutil.copytree(STUDENT, folder.student)
+    run_module.write_prompts(
+        folder, preflight(load_config(folder.path / "config.resolved.yaml"), folder.path)
+    )
     train(folder, teachers)
     assert run_module.evaluate_run(folder.path) == "report"
     folder, _ = opened("baselines=[ties]")  # as a merge that was stopped before it made them

@@ -62,7 +62,8 @@ def report_run(folder: Path, *overrides: str) -> Path:
     """
     loaded = load_config(folder / "config.yaml", overrides)
     opened = RunFolder.open(folder / "run", loaded, FOUND)
-    write_json(opened.path / "prompts" / "counts.json", {"rows": {"math": 6}, "duplicates_dropped": 0})
+    counts = {"prompts": {"math": 3}, "rows": {"math": 6}, "dropped": {}}
+    write_json(opened.path / "prompts" / "counts.json", counts)
     teachers = [
         run_module.Teacher(name, str(folder / f"{name}_expert"), "0" * 64, None) for name in ("math", "code")
     ]
