@@ -31,8 +31,8 @@ def _decided(router: Router) -> Iterator[str]:
         yield (
             f"{name} ({router['features']}): {n} prompts without a label, of which it does not decide on "
             f"{router['undecided']}: {router['unlike']} are like no labelled prompt, "
-            f"{router['undecided'] - router['unlike']} under the threshold {router['threshold']:g} (otherwise: "
-            f"{router['otherwise']})"
+            f"{router['undecided'] - router['unlike']} under the threshold {router['threshold']:g} "
+            f"(otherwise: {router['otherwise']})"
         )
     else:
         yield (
