@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 FEWEST = 10
 """Different labelled prompts that every domain needs."""
+
+MOST = 2000
+"""Labelled prompts of a domain that it learns from: a random choice of them where there are more."""
 
 FOLDS = 4
 """Parts of the training prompts; the confidence is calibrated on each by a classifier of the others."""
@@ -44,6 +48,7 @@ def decide(
     _check_enough(labelled, domains)
     if len(domains) == 1:
         return Decisions([Decision(domains[0], "the only domain", 1.0)] * len(unlabelled))
+    labelled = _at_most(labelled, MOST, cfg.seed)
     texts = [item.prompt.text for item in labelled]
     data = Labelled.of(texts, [domains.index(item.domain) for item in labelled], cfg)
     tested = test(data, cfg)
@@ -67,6 +72,16 @@ def _check_enough(labelled: Sequence[RoutedPrompt], domains: Sequence[str]) -> N
             f"routing: learned needs {FEWEST} different labelled prompts of every domain to learn from, and "
             f"{short[0]!r} has too few (labelled prompts by domain: {found})"
         )
+
+
+def _at_most(labelled: Sequence[RoutedPrompt], most: int, seed: int) -> list[RoutedPrompt]:
+    """At most so many of each domain, by a seeded choice."""
+    rng = random.Random(f"learned:{seed}")
+    chosen: list[RoutedPrompt] = []
+    for domain in dict.fromkeys(item.domain for item in labelled):
+        own = [item for item in labelled if item.domain == domain]
+        chosen += own if len(own) <= most else rng.sample(own, most)
+    return chosen
 
 
 def _decision(

@@ -166,6 +166,13 @@ def test_too_few_different_labelled_prompts_are_refused_with_their_counts(demo):
         route([*same, *math, prompt(999, "x", None)], LearnedRouting(kind="learned"), DOMAINS)
 
 
+def test_it_learns_from_at_most_so_many_of_a_domain(demo, monkeypatch):
+    monkeypatch.setattr(learned, "MOST", 30)
+    routed = route(given(demo, 300), LearnedRouting(kind="learned", otherwise="drop"), DOMAINS)
+    assert routed.measured["labelled"] == {"math": 30, "code": 30}
+    assert len(routed.prompts) + len(routed.dropped) == 400
+
+
 def test_with_one_domain_there_is_nothing_to_learn():
     one = [prompt(i, f"p{i}", "math") for i in range(10)]
     routed = route([*one, prompt(99, "x", None)], LearnedRouting(kind="learned"), ["math"])
