@@ -1,22 +1,25 @@
 """Kills a real build at random moments: `python -m benchmarks.kill_build CONFIG [--kills 10] [--seed 0]`.
 
-Builds the config's experts once undisturbed, in a registry of their own, and once in another registry with
-`kill -9` of the command at random moments. Then every expert must be there once, verified, with nothing left
-of the builds, and its weights be those of the undisturbed build; sampling on several processes is not always
-repeated to the last bit, so where they are not, the two are compared on their domain's benchmarks, paired by
-problem. Exits with 1 where anything of this does not hold.
+Builds the config's experts several times undisturbed, each in a registry of its own, and once in another
+registry with `kill -9` of the command at random moments. Then every expert must be there once, verified, with
+nothing left of the builds, and its weights be those of an undisturbed build. Sampling on several processes is
+not repeated to the last bit: where weights differ, held-out accuracy must lie where a further undisturbed
+build's would, in the 95% prediction interval of those that were made. Exits with 1 where anything of this does
+not hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +85,17 @@ class Build:
 def main() -> None:
     """Builds, kills, compares, and prints one line a finding."""
     options = _options()
-    undisturbed = Build(options.config, tuple(options.set), options.out / "undisturbed")
+    builds = [
+        Build(options.config, tuple(options.set), options.out / f"undisturbed-{number}")
+        for number in range(1, options.undisturbed + 1)
+    ]
     disturbed = Build(options.config, tuple(options.set), options.out / "killed")
-    seconds = undisturbed.to_end()
-    print(f"undisturbed: {seconds:.0f} s, experts {_ids(undisturbed)}")
-    kills = _kill(disturbed, options.kills, options.longest or 0.6 * seconds, random.Random(options.seed))
+    times = [build.to_end() for build in builds]
+    print(f"undisturbed: {', '.join(f'{t:.0f} s' for t in times)}, experts {_ids(builds[0])}", flush=True)
+    kills = _kill(disturbed, options.kills, options.longest or 0.6 * min(times), random.Random(options.seed))
     last = disturbed.to_end()
-    print(f"killed {kills} times, then {last:.0f} s to the end, experts {_ids(disturbed)}")
-    problems = [*_problems(undisturbed, disturbed), *_compare(options, undisturbed, disturbed)]
+    print(f"killed {kills} times, then {last:.0f} s to the end, experts {_ids(disturbed)}", flush=True)
+    problems = [*_problems(builds, disturbed), *_compare(options, builds, disturbed)]
     if kills < options.kills:
         problems.append(
             f"only {kills} of {options.kills} kills: the build ended before; give a shorter --longest"
@@ -105,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--undisturbed", type=int, default=4, help="builds to compare with, 3 or more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, help="seconds before a kill at most [0.6 of the build]")
     parser.add_argument(
@@ -112,6 +119,8 @@ def _options() -> argparse.Namespace:
     )
     options = parser.parse_args()
     options.config, options.out = options.config.absolute(), options.out.absolute()
+    if options.undisturbed < 3:
+        parser.error("--undisturbed: fewer than 3 builds tell nothing of how much builds differ")
     if options.out.exists():
         parser.error(f"{options.out} exists already")
     return options
@@ -128,7 +137,8 @@ def _kill(build: Build, kills: int, longest: float, chance: random.Random) -> in
             build.registry.verify(record.id)
         stopped = ", ".join(f"{id} at step {_step(build, id)}" for id in build.registry.stopped())
         print(
-            f"kill {done}: after {seconds:.1f} s; experts {_ids(build)}; stopped builds: {stopped or 'none'}"
+            f"kill {done}: after {seconds:.1f} s; experts {_ids(build)}; stopped builds: {stopped or 'none'}",
+            flush=True,
         )
     return done
 
@@ -143,10 +153,13 @@ def _ids(build: Build) -> str:
     return ", ".join(record.id for record in build.registry.list()) or "none"
 
 
-def _problems(undisturbed: Build, disturbed: Build) -> list[str]:
-    ids = [{record.id for record in build.registry.list()} for build in (undisturbed, disturbed)]
-    problems = [] if ids[0] == ids[1] else [f"the experts are {ids[1]}, undisturbed they are {ids[0]}"]
-    for build in (undisturbed, disturbed):
+def _problems(builds: Sequence[Build], disturbed: Build) -> list[str]:
+    expected = {record.id for record in builds[0].registry.list()}
+    problems = []
+    for build in (*builds, disturbed):
+        found = {record.id for record in build.registry.list()}
+        if found != expected:
+            problems.append(f"{build.home}: the experts are {found}, expected {expected}")
         for record in build.registry.list():
             build.registry.verify(record.id)
             print(f"{record.id} in {build.home.name}: verified, resumed {record.resumed} times")
@@ -156,55 +169,79 @@ def _problems(undisturbed: Build, disturbed: Build) -> list[str]:
     return problems
 
 
-def _compare(options: argparse.Namespace, undisturbed: Build, disturbed: Build) -> list[str]:
-    """Weights by digest; where they differ, what both answer on the domain's benchmarks."""
+def _compare(options: argparse.Namespace, builds: Sequence[Build], disturbed: Build) -> list[str]:
+    """Weights by digest; where they differ from every undisturbed build's, held-out accuracy."""
     problems = []
-    for record in undisturbed.registry.list():
-        other = disturbed.registry.find(record.id)
-        if other is None:
+    for record in disturbed.registry.list():
+        others = [build.registry.find(record.id) for build in builds]
+        same = [other for other in others if other and other.weights_sha256 == record.weights_sha256]
+        if same:
+            print(f"{record.id}: weights of an undisturbed build, {record.weights_sha256[:12]}")
             continue
-        if other.weights_sha256 == record.weights_sha256:
-            print(f"{record.id}: the same weights, {record.weights_sha256[:12]}")
-            continue
-        print(f"{record.id}: other weights, {record.weights_sha256[:12]} and {other.weights_sha256[:12]}")
-        problems += _compare_answers(options, record, other)
+        different = len({other.weights_sha256 for other in others if other})
+        print(f"{record.id}: weights of no undisturbed build; those have {different} different ones")
+        problems += _compare_answers(options, record, [other for other in others if other])
     return problems
 
 
-def _compare_answers(options: argparse.Namespace, record: ExpertRecord, other: ExpertRecord) -> list[str]:
-    from eval.suite import ModelUnderTest, evaluate
-    from teachers.adapters import is_adapter, merged_model
-    from teachers.evaluation import scores, worse
-
+def _compare_answers(
+    options: argparse.Namespace, record: ExpertRecord, others: Sequence[ExpertRecord]
+) -> list[str]:
     config = load_config(options.config, options.set).config
     benchmarks = config.domains[record.domain].benchmarks
     if not benchmarks:
         return [f"{record.id}: domain {record.domain} has no benchmarks to compare other weights on"]
-    paths = [r.model_path for r in (other, record)]
-    paths = [
-        str(merged_model(config.student, path, Registry(options.out / "merged")))
-        if is_adapter(path)
-        else path
-        for path in paths
-    ]
-    models = [ModelUnderTest(n, p, "teacher", record.domain) for n, p in zip(NAMES, paths, strict=True)]
+    accuracies = _accuracies(options, config, [record, *others], benchmarks)
+    problems = []
+    for key in accuracies[0]:
+        own, *undisturbed = (found[key] for found in accuracies)
+        low, high = prediction_interval(undisturbed)
+        said = (
+            f"{record.id}: {key}: killed {own:.1%}, undisturbed {', '.join(f'{a:.1%}' for a in undisturbed)} "
+            f"(a further one, 95%: {low:.1%} to {high:.1%})"
+        )
+        print(said)
+        if not low <= own <= high:
+            problems.append(said)
+    return problems
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Where a further value of the same normal distribution lies: mean +- t * s * sqrt(1 + 1/n)."""
+    from scipy.stats import t
+
+    n, center = len(values), statistics.mean(values)
+    half = t.ppf((1 + confidence) / 2, n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+    return center - half, center + half
+
+
+def _accuracies(options, config, records: Sequence[ExpertRecord], benchmarks) -> list[dict[str, float]]:
+    """Mean accuracy of each record's model by benchmark and mode."""
+    from eval.suite import ModelUnderTest, evaluate
+    from teachers.adapters import is_adapter, merged_model
+    from teachers.evaluation import scores
+
+    domain = records[0].domain
+    paths = [record.model_path for record in records]
+    merged = Registry(options.out / "merged")
+    paths = [str(merged_model(config.student, p, merged)) if is_adapter(p) else p for p in paths]
+    names = ["killed", *(f"undisturbed-{number}" for number in range(1, len(records)))]
     samples = evaluate(
-        models,
-        [(record.domain, benchmark) for benchmark in benchmarks],
+        [ModelUnderTest(n, p, "teacher", domain) for n, p in zip(names, paths, strict=True)],
+        [(domain, benchmark) for benchmark in benchmarks],
         config.evaluation,
         config.evaluation_tokens(),
         config.hardware,
-        options.out / "samples" / record.id,
+        options.out / "samples" / records[0].id,
         lambda *progress: None,
         chat_template=config.chat_template,
     )
-    killed, undisturbed = ({b.name: samples[name, b.name] for b in benchmarks} for name in NAMES)
-    found = scores(killed, undisturbed, config.evaluation.seed)
-    print(json.dumps({record.id: found}, indent=2))
-    return [f"{record.id}: below the undisturbed build: {words}" for words in worse(found)]
-
-
-NAMES = ("killed", "undisturbed")
+    found = []
+    for name in names:
+        own = {b.name: samples[name, b.name] for b in benchmarks}
+        scored = scores(own, own, config.evaluation.seed)
+        found.append({key: values["accuracy"] for key, values in scored.items()})
+    return found
 
 
 if __name__ == "__main__":
