@@ -4,8 +4,8 @@ Builds the config's experts several times undisturbed, each in a registry of its
 registry with `kill -9` of the command at random moments. Then every expert must be there once, verified, with
 nothing left of the builds, and its weights be those of an undisturbed build. Sampling on several processes is
 not repeated to the last bit: where weights differ, held-out accuracy must lie where a further undisturbed
-build's would, in the 95% prediction interval of those that were made. Exits with 1 where anything of this does
-not hold.
+build's would, in the 95% prediction interval of those that were made. Exits with 1 where anything of this
+does not hold.
 """
 
 from __future__ import annotations
