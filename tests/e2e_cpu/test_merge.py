@@ -65,6 +65,15 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
+def with_open_prompts(config: dict, folder: Path, routing: dict) -> None:
+    """Adds prompts without labels or answers, so that the experts stay those of the other runs."""
+    rows = [{"prompt": f"Math: {a}+{100 + a}"} for a in range(10, 16)]
+    rows += [{"prompt": f"Code: sum of cubes of numbers above {n} in xs"} for n in range(60, 66)]
+    (folder / "open.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config["prompts"] = {"kind": "file", "path": str(folder / "open.jsonl"), "columns": {"answer": None}}
+    config["routing"] = routing
+
+
 def auto_config(folder: Path) -> Path:
     """Lambda chosen by the probe, an alarm that is always raised, an adapter as one of the teachers."""
     alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
@@ -74,6 +83,7 @@ def auto_config(folder: Path) -> Path:
     text = yaml.safe_load(config.read_text())
     text["training"] |= {"steps": 3, "save_every": 1}
     text["domains"]["math"]["expert"] |= {"lora_rank": 4, "learning_rate": 1e-3}
+    with_open_prompts(text, folder, {"kind": "agreement", "measured_on": 4})
     config.write_text(yaml.safe_dump(text, sort_keys=False))
     return config
 
@@ -273,6 +283,7 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     text = yaml.safe_load(config.read_text())
     text["domains"]["code"]["objective"] = {"reward_scale": 1.0}
     text["training"]["steps"] = 2
+    with_open_prompts(text, home, {"kind": "learned"})
     config.write_text(yaml.safe_dump(text, sort_keys=False))
     assert run_to_end("merge", str(config), home=home, log=log, timeout=600) == 0, log.read_text()[-3000:]
     run = home / "runs" / "pool"
@@ -280,6 +291,9 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert "teacher/code/student_minus_teacher" in line
     assert "teacher/code/implicit_reward" not in line
+    router = json.loads((run / "report.json").read_text())["router"]
+    assert (router["kind"], router["unlabelled"], router["undecided"]) == ("learned", 12, 0)
+    assert router["tested"]["accuracy"] > 0.9
     assert left_behind(home) == []
 
 
@@ -300,6 +314,9 @@ def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_tea
     assert first["teacher/math/implicit_reward"] != 0
 
     report = json.loads((run / "report.json").read_text())
+    assert (report["router"]["kind"], report["router"]["tested"]["n"]) == ("agreement", 8)
+    decided = json.loads((run / "prompts" / "agreement.json").read_text())["decisions"]
+    assert len(decided) == 12 and {found["domain"] for found in decided.values()} <= {"math", "code"}
     for domain in ("math", "code"):
         assert [point["reward_scale"] for point in report["probe"][domain]["curve"]] == [1.25, 1.5]
     kept = [json.loads(line) for line in (run / "train" / "alarms.jsonl").read_text().splitlines()]
