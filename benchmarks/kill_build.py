@@ -4,7 +4,7 @@ Builds the config's experts several times undisturbed, each in a registry of its
 registry with `kill -9` of the command at random moments. Then every expert must be there once, verified, with
 nothing left of the builds, and its weights be those of an undisturbed build. Sampling on several processes is
 not repeated to the last bit: where weights differ, held-out accuracy must lie where a further undisturbed
-build's would, in the 95% prediction interval of those that were made. Exits with 1 where anything of this
+build's would, in the 95% prediction intervals of those that were made. Exits with 1 where anything of this
 does not hold.
 """
 
@@ -193,12 +193,13 @@ def _compare_answers(
         return [f"{record.id}: domain {record.domain} has no benchmarks to compare other weights on"]
     accuracies = _accuracies(options, config, [record, *others], benchmarks)
     problems = []
+    confidence = 1 - 0.05 / len(accuracies[0])  # Bonferroni's: one of several is outside more often
     for key in accuracies[0]:
         own, *undisturbed = (found[key] for found in accuracies)
-        low, high = prediction_interval(undisturbed)
+        low, high = prediction_interval(undisturbed, confidence)
         said = (
             f"{record.id}: {key}: killed {own:.1%}, undisturbed {', '.join(f'{a:.1%}' for a in undisturbed)} "
-            f"(a further one, 95%: {low:.1%} to {high:.1%})"
+            f"(a further one, {confidence:.1%}: {low:.1%} to {high:.1%})"
         )
         print(said)
         if not low <= own <= high:
