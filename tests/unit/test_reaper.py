@@ -223,6 +223,7 @@ def test_a_killed_parent_leaves_nothing(mark, how):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, mark, TREE, "stubborn"], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )  # fmt: skip
     pids = [int(parent.stdout.readline()) for _ in range(3)]
     try:
