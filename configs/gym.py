@@ -142,9 +142,18 @@ def _rows(request: dict[str, Any]) -> list[dict[str, Any]]:
     problems = open_task(name, parameters, request["size"], request["seed"])
     entries = (problems[position] for position in range(request["size"]))
     return [
-        {"prompt": e["question"], "answer": {"task": name, "parameters": parameters, "entry": pack(e)}}
+        {
+            "prompt": e["question"],
+            "answer": {"task": name, "parameters": parameters, "entry": pack(_placeless(e))},
+        }
         for e in entries
     ]
+
+
+def _placeless(entry: dict[str, Any]) -> dict[str, Any]:
+    """Without its place among the generated ones: the same problem has the same answer wherever it stands."""
+    metadata = {key: value for key, value in entry["metadata"].items() if key != "source_index"}
+    return {**entry, "metadata": metadata}
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

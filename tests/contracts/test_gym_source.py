@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from configs import gym
 from configs.gym import pack, unpack
 from configs.load import ConfigError
 from configs.prompts import ReasoningGymPrompts
@@ -65,6 +66,9 @@ def test_problems_that_repeat_are_used_once():
     small = {"parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
     found = texts(size=400, **small)
     assert len(found) == len(set(found)) < 400
+    rows = gym.generate(gym.GymTask(task="chain_sum", size=400, seed=1, **small))
+    answers = {row["prompt"]: row["answer"] for row in rows}
+    assert all(row["answer"] == answers[row["prompt"]] for row in rows)  # a repetition, answer included
 
 
 @pytest.mark.parametrize(
