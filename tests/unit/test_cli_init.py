@@ -195,6 +195,33 @@ def test_the_device_decides_the_sizes(here):
         assert (new.config.hardware.device, new.config.training.steps) == (device, steps)
 
 
+def test_held_out_problems_are_judged_as_the_reward_says(here):
+    """By its own block, where the reward is one; `exact` has the same kind of benchmark."""
+    pattern = "{kind: regex, pattern: '([0-9]+)', group: 1}"
+    new = made(*GIVEN, "--hold-out", 0.2, "--reward", f"math={pattern}", "--reward", "code=exact")
+    math, code = (domain.benchmarks[0] for domain in new.config.domains.values())
+    assert (math.kind, math.grader) == ("graded", new.config.domains["math"].reward)
+    assert (code.kind, code.grader) == ("graded", "exact")
+    assert protege("check", new.path).code == 0
+
+
+@pytest.mark.parametrize(
+    "router, kind",
+    [
+        ("learned", "learned"),
+        ("agreement", "agreement"),
+        ("{kind: rules, rules: [{domain: code, regex: def}], otherwise: {domain: math}}", "rules"),
+    ],
+)
+def test_rows_without_a_label_find_a_router(here, router, kind):
+    write_jsonl(here / "open.jsonl", [{"prompt": f"def g{i} or {i}"} for i in range(6)])
+    new = made(*GIVEN, "--shared-prompts", "open.jsonl", "--shared-columns", "prompt", "--route", router)
+    assert new.config.routing.kind == kind
+    checked = protege("check", new.path, "--set", "routing.otherwise=drop") if kind == "learned" else None
+    checked = checked or protege("check", new.path)
+    assert checked.code == 0, checked.err
+
+
 def test_shared_prompts_may_be_all_there_is(here):
     rows = [{"question": f"{n} {i}", "solution": "1", "topic": n} for n in ("math", "code") for i in range(3)]
     write_jsonl(here / "all.jsonl", rows)
