@@ -148,7 +148,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
     with collecting(problems):
         stage = read_prompts(config, run_dir)
         decided, _ = split(stage.routed)
-        check_answers(config, decided)
+        check_answers(config, stage.routed)
         check_rewards(config, decided)
     routed, dropped = stage.routed, stage.dropped
     with collecting(problems):

@@ -12,6 +12,7 @@ from configs.baselines import GrpoBaseline
 from configs.experts import RLExpert
 from configs.load import ConfigError
 from configs.rewards import needs_answer, reward_title
+from configs.routing import AgreementRouting
 from configs.schema import MergeConfig
 from merging import prompt_data
 from merging.agreement_file import decisions_key, read_decisions
@@ -71,14 +72,22 @@ def split(routed: Sequence[RoutedPrompt]) -> tuple[list[RoutedPrompt], list[Rout
 
 
 def is_for_expert(config: MergeConfig, item: RoutedPrompt) -> bool:
-    """Whether the prompt is one that its domain's expert is built on. One that a router gave to the domain,
-    and that lacks an answer its reward needs, is not."""
-    reward = config.domains[item.domain].reward
-    return item.prompt.answer is not None or not needs_answer(reward) or item.prompt.has_label
+    """Whether the prompt is one that its domain's expert is built on.
+
+    One without a label is not, where it lacks an answer that the reward needs, and where its domain is found
+    out from the experts: an expert is the same before and after that.
+    """
+    if item.prompt.has_label:
+        return True
+    if isinstance(config.routing, AgreementRouting):
+        return False
+    return item.prompt.answer is not None or not needs_answer(config.domains[item.domain].reward)
 
 
 def unanswered(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> dict[str, int]:
-    """By domain, how many prompts its expert is not built on."""
+    """By domain, how many prompts its expert is not built on for want of an answer."""
+    if isinstance(config.routing, AgreementRouting):
+        return {}  # it is built on none without a label, answer or not
     return dict(
         Counter(
             item.domain
@@ -95,6 +104,9 @@ def check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
     """
     grpo = any(isinstance(baseline, GrpoBaseline) for baseline in config.baselines)
     for item in routed:
+        if item.domain == UNDECIDED:
+            _check_open_answer(config, item, grpo)
+            continue
         built = isinstance(config.domains[item.domain].expert, RLExpert) and is_for_expert(config, item)
         reward = config.domains[item.domain].reward
         if item.prompt.answer is None and (built or grpo) and needs_answer(reward):
@@ -103,6 +115,16 @@ def check_answers(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
                 f"{item.prompt.where}: no answer, and reward {reward_title(reward)!r} needs "
                 f"one to train {trained} of domain {item.domain!r}"
             )
+
+
+def _check_open_answer(config: MergeConfig, item: RoutedPrompt, grpo: bool) -> None:
+    """Refused now and not when the experts are built: any domain may turn out to be the prompt's."""
+    needing = [name for name, domain in config.domains.items() if needs_answer(domain.reward)]
+    if grpo and item.prompt.answer is None and needing:
+        raise ConfigError(
+            f"{item.prompt.where}: no label and no answer, and baseline `grpo` needs one where the domain is "
+            f"{needing[0]!r} (reward {reward_title(config.domains[needing[0]].reward)!r})"
+        )
 
 
 def check_decided(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequence[Dropped]) -> None:

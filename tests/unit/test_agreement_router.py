@@ -14,6 +14,7 @@ from merging import agreement
 from merging import run as run_module
 from merging.agreement import decide_open_prompts, prompt_signals, signal
 from merging.agreement_file import agreement_file
+from merging.experts import orders
 from merging.preflight import preflight
 from merging.run_folder import RunFolder
 from routing.agreement import most_moved
@@ -115,6 +116,21 @@ def test_decisions_are_kept_and_made_again_only_where_something_changed(opened, 
     agreement_file(tmp_path / "run").write_text(json.dumps(stored | {"key": "another router"}))
     _, anew, _ = opened()
     assert len(anew.undecided) == 4
+
+
+def test_an_expert_is_the_same_before_and_after_the_decision(opened):
+    """Prompts with answers, and yet not the expert's: it would be built anew in the middle of its run."""
+    built = "domains.code.expert={kind: rl, steps: 1, prompts_per_step: 4, samples_per_prompt: 2}"
+    routing = AgreementRouting(kind="agreement")
+    folder, found, teachers = opened()
+    config = folder.config.model_copy(update={"routing": routing})
+    config = config.model_copy(
+        update={"domains": load_config(folder.path / "config.yaml", [built]).config.domains}
+    )
+    decided = decide_open_prompts(folder, found, teachers)
+    assert decided.counts() != found.counts()
+    before, after = (orders(config, each)["code"].identity() for each in (found, decided))
+    assert before == after
 
 
 def test_a_margin_leaves_prompts_out_or_refuses_them(opened, tmp_path):

@@ -79,6 +79,15 @@ def test_agreement_is_told_as_open(config):
     assert "6 prompts get their domain once the experts are there (agreement)" in checked.out
 
 
+def test_grpo_needs_answers_of_open_prompts_too(config):
+    result = protege(
+        "check", config, "--set", "routing={kind: agreement}", "--set",
+        "baselines=[{kind: grpo, samples_per_prompt: 2}]",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "open.jsonl, row 1: no label and no answer, and baseline `grpo` needs one where" in result.err
+
+
 def test_a_domain_that_a_rule_names_must_be_there(config):
     rules = "routing={kind: rules, rules: [{domain: maths, keywords: [add]}], otherwise: {domain: code}}"
     result = protege("route", config, "--set", rules)
