@@ -25,6 +25,7 @@ from merging.prompt_stage import (
     PromptStage,
     check_answers,
     check_decided,
+    check_experts_prompts,
     read_prompts,
     split,
     unanswered,
@@ -150,6 +151,7 @@ def preflight(loaded: LoadedConfig, run_dir: Path) -> Preflight:
         decided, _ = split(stage.routed)
         check_answers(config, stage.routed)
         check_rewards(config, decided)
+        check_experts_prompts(config, decided)
     routed, dropped = stage.routed, stage.dropped
     with collecting(problems):
         (routed, gone), conflicts = prompt_data.without_conflicts(routed, config.conflicts)

@@ -127,6 +127,20 @@ def _check_open_answer(config: MergeConfig, item: RoutedPrompt, grpo: bool) -> N
         )
 
 
+def check_experts_prompts(config: MergeConfig, routed: Sequence[RoutedPrompt]) -> None:
+    """Raises ConfigError, one message a domain, for an expert that has no prompt to be built on."""
+    built_on = Counter(item.domain for item in routed if is_for_expert(config, item))
+    wanted = "labelled prompts" if isinstance(config.routing, AgreementRouting) else "prompts with an answer"
+    problems = [
+        f"domains.{name}.expert: it is built on its domain's {wanted}, and there is none (routing: "
+        f"{config.routing.kind})"
+        for name, domain in config.domains.items()
+        if isinstance(domain.expert, RLExpert) and not built_on[name]
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
 def check_decided(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequence[Dropped]) -> None:
     """The checks that need every prompt's domain; raises ConfigError."""
     from merging.probe import check_prompts

@@ -27,7 +27,9 @@ class Mix:
     seed: int
 
     def counts(self, steps: int, prompts_per_step: int) -> dict[str, int]:
-        """Rows of each domain in a whole training."""
+        """Rows of each domain in a whole training; empty where no prompt has a domain yet."""
+        if not self.shares:
+            return {}
         return dict(_totals(tuple(self.shares.items()), steps, prompts_per_step))
 
     def rows(self, steps: int, prompts_per_step: int) -> list[RoutedPrompt]:
@@ -53,6 +55,8 @@ def mix(routed: Sequence[RoutedPrompt], mixing: Mixing, seed: int) -> Mix:
 
 def shares_of(mixing: Mixing, numbers: Mapping[str, int]) -> dict[str, Fraction]:
     """Each domain's share of every step, from the number of prompts that it has."""
+    if not numbers:
+        return {}
     if isinstance(mixing, WeightedMixing):
         weights = {name: Fraction(repr(mixing.weights[name])) for name in numbers}
     elif isinstance(mixing, TemperatureMixing):

@@ -79,6 +79,44 @@ def test_agreement_is_told_as_open(config):
     assert "6 prompts get their domain once the experts are there (agreement)" in checked.out
 
 
+@pytest.fixture
+def open_only(tmp_path):
+    """No prompt has a label."""
+    found = config_dict(tmp_path)
+    write_jsonl(tmp_path / "open.jsonl", [{"prompt": f"p {i}", "answer": "x"} for i in range(8)])
+    found["prompts"] = {"kind": "file", "path": "open.jsonl"}
+    found["routing"] = {"kind": "agreement"}
+    for domain in found["domains"].values():
+        del domain["prompts"]
+    return write_config(tmp_path, found)
+
+
+@pytest.mark.parametrize("mixing", ["balanced", "{kind: temperature, temperature: 2.0}"])
+def test_no_prompt_may_have_a_domain_before_agreement_decides(open_only, mixing):
+    for command in (["check"], ["plan"], ["plan", "--json"], ["route"], ["route", "--json"]):
+        result = protege(command[0], open_only, *command[1:], "--set", f"mixing={mixing}")
+        assert result.code == 0, (command, result.err)
+
+
+@pytest.mark.parametrize(
+    "routing", ["{kind: agreement}", "{kind: rules, rules: [{domain: math, min_chars: 1}]}"]
+)
+def test_an_expert_without_a_prompt_to_be_built_on_is_refused(open_only, tmp_path, routing):
+    write_jsonl(tmp_path / "open.jsonl", [{"prompt": f"p {i}", "answer": None} for i in range(8)])
+    built = "domains.math.expert={kind: rl, steps: 1, prompts_per_step: 2, samples_per_prompt: 2}"
+    sets = [
+        "--set",
+        built,
+        "--set",
+        f"routing={routing}",
+        "--set",
+        "domains.code.prompts={kind: file, path: code.jsonl}",
+    ]
+    result = protege("check", open_only, *sets)
+    assert result.code == 2
+    assert "domains.math.expert: it is built on its domain's" in result.err and "there is none" in result.err
+
+
 def test_grpo_needs_answers_of_open_prompts_too(config):
     result = protege(
         "check", config, "--set", "routing={kind: agreement}", "--set",
