@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from configs.strict import Name, Strict
+from configs.strict import Name, Strict, by_kind
 
 
 class ShuffledOrder(Strict):
@@ -34,11 +34,10 @@ class CurriculumOrder(Strict):
         return self
 
 
-def _kind_alone(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-Order = Annotated[ShuffledOrder | CurriculumOrder, Field(discriminator="kind"), BeforeValidator(_kind_alone)]
+OneOrder = Annotated[ShuffledOrder | CurriculumOrder, Field(discriminator="kind")]
+OrderName = Literal["shuffled", "curriculum"]
+Order = Annotated[OneOrder, BeforeValidator(by_kind, json_schema_input_type=OrderName | OneOrder)]
+"""A block, or a kind alone."""
 
 SHUFFLED = ShuffledOrder(kind="shuffled")
 
@@ -71,10 +70,9 @@ class TemperatureMixing(Strict):
     """Order of a domain's prompts, by name or as a block."""
 
 
-Mixing = Annotated[
-    BalancedMixing | WeightedMixing | TemperatureMixing,
-    Field(discriminator="kind"),
-    BeforeValidator(_kind_alone),
-]
+OneMixing = Annotated[BalancedMixing | WeightedMixing | TemperatureMixing, Field(discriminator="kind")]
+MixingName = Literal["balanced"]  # the others need more than their kind
+Mixing = Annotated[OneMixing, BeforeValidator(by_kind, json_schema_input_type=MixingName | OneMixing)]
+"""A block, or a kind alone."""
 
 BALANCED = BalancedMixing(kind="balanced")

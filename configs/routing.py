@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from configs.strict import Name, Strict
+from configs.strict import Name, Strict, by_kind
 
 
 class Fallback(Strict):
@@ -150,13 +150,10 @@ class EmbeddingFeatures(Strict):
     """Folder of an encoder that transformers loads, such as a sentence-embedding model."""
 
 
-def _kind_alone(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-Features = Annotated[
-    TfidfFeatures | EmbeddingFeatures, Field(discriminator="kind"), BeforeValidator(_kind_alone)
-]
+OneFeatures = Annotated[TfidfFeatures | EmbeddingFeatures, Field(discriminator="kind")]
+FeaturesName = Literal["tfidf"]  # the other needs more than its kind
+Features = Annotated[OneFeatures, BeforeValidator(by_kind, json_schema_input_type=FeaturesName | OneFeatures)]
+"""A block, or a kind alone."""
 
 
 class LearnedRouting(DecidingRouting):
@@ -199,8 +196,9 @@ class AgreementRouting(DecidingRouting):
         return self
 
 
-Routing = Annotated[
-    LabelRouting | RulesRouting | LearnedRouting | AgreementRouting,
-    Field(discriminator="kind"),
-    BeforeValidator(_kind_alone),
+OneRouting = Annotated[
+    LabelRouting | RulesRouting | LearnedRouting | AgreementRouting, Field(discriminator="kind")
 ]
+RoutingName = Literal["label", "learned", "agreement"]  # `rules` needs more than its kind
+Routing = Annotated[OneRouting, BeforeValidator(by_kind, json_schema_input_type=RoutingName | OneRouting)]
+"""A block, or a kind alone."""

@@ -194,3 +194,19 @@ def test_names_that_stand_for_a_block_are_the_kinds_without_required_options(nam
 
 def test_the_standard_benchmarks_are_those_that_a_name_may_stand_for():
     assert get_args(benchmarks.StandardName) == benchmarks.BENCHMARKS
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("mixing", "balanced"),
+        ("mixing", {"kind": "balanced", "order": "curriculum"}),
+        ("routing", "learned"),
+        ("routing", {"kind": "learned", "features": "tfidf", "otherwise": {"domain": "math"}}),
+        ("routing", {"kind": "agreement", "margin": 0.1, "otherwise": "drop"}),
+    ],
+)
+def test_a_name_in_place_of_a_block_is_valid_for_editors_too(tmp_path, key, value):
+    config = GOOD | {key: value}
+    assert loads(config, tmp_path)
+    assert [error.message for error in VALIDATOR.iter_errors(config)] == []
