@@ -15,6 +15,7 @@ from typing import Any
 
 from trainer import failures
 from trainer.errors import RunFailed, TrainingHalted
+from trainer.files import write_text
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.ray_cluster import RayCluster
@@ -25,6 +26,8 @@ from trainer.watch import EngineErrors, PartsWatch
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 2.0
 """Between two looks at all processes: on two cores a look every half second took a tenth of one."""
+TRACKER = "latest_checkpointed_iteration.txt"
+"""verl's file with the step of the newest complete checkpoint."""
 ATTEMPTS = "attempts"
 """File with the starting time of every attempt, one a line."""
 
@@ -42,6 +45,7 @@ def train(
     """
     if last_checkpoint(job.checkpoints) == job.steps:
         return
+    _mend_tracker(job.checkpoints)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / ATTEMPTS).open("a", encoding="utf-8") as file:
         file.write(f"{time.time()}\n")
@@ -69,11 +73,28 @@ def train(
 
 
 def last_checkpoint(folder: Path) -> int:
-    """Step of the newest complete checkpoint, 0 where there is none."""
-    tracker = folder / "latest_checkpointed_iteration.txt"
-    if not tracker.exists() or not tracker.read_text().strip():
+    """Step of the newest complete checkpoint, 0 where there is none.
+
+    verl empties its tracker and writes the step, once the checkpoint is whole. A process that is killed in
+    between leaves an empty tracker: then the newest checkpoint is the one that had just become whole.
+    """
+    tracker = folder / TRACKER
+    if not tracker.exists():
         return 0
-    return int(tracker.read_text())
+    if told := tracker.read_text().strip():
+        return int(told)
+    steps = [path.name.removeprefix("global_step_") for path in folder.glob("global_step_*")]
+    return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
+def _mend_tracker(folder: Path) -> None:
+    """Writes the step into a tracker that was left empty; verl would fail to read it."""
+    tracker = folder / TRACKER
+    if tracker.exists() and not tracker.read_text().strip():
+        if step := last_checkpoint(folder):
+            write_text(tracker, str(step))
+        else:
+            tracker.unlink()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -51,6 +51,37 @@ def test_last_checkpoint(tmp_path, content, expected):
     assert last_checkpoint(tmp_path) == expected
 
 
+def test_an_empty_tracker_stands_for_the_checkpoint_that_had_just_become_whole(tmp_path):
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("")
+    for step in (3, 10, 9):
+        (tmp_path / f"global_step_{step}").mkdir()
+    assert last_checkpoint(tmp_path) == 10
+    (tmp_path / "latest_checkpointed_iteration.txt").unlink()
+    assert last_checkpoint(tmp_path) == 0  # of no checkpoint verl has said that it is whole
+
+
+@pytest.mark.parametrize("steps, mended", [([1, 2], "2"), ([], None)])
+def test_an_empty_tracker_is_mended_before_verl_reads_it(tmp_path, monkeypatch, steps, mended):
+    from trainer.errors import RunFailed
+
+    begun = job(tmp_path)
+    tracker = begun.checkpoints / "latest_checkpointed_iteration.txt"
+    begun.checkpoints.mkdir()
+    tracker.write_text("")
+    for step in steps:
+        (begun.checkpoints / f"global_step_{step}").mkdir()
+    read = []
+    monkeypatch.setenv("VERL_FILE_LOGGER_ROOT", str(tmp_path))
+    monkeypatch.setattr(run_module, "verl_config", lambda job, name: SimpleNamespace())
+    monkeypatch.setattr(run_module, "_add", lambda *a: None)
+    monkeypatch.setattr(run_module, "_wait", lambda *a: None)
+    launch = lambda config: read.append(tracker.read_text() if tracker.exists() else None)  # noqa: E731
+    monkeypatch.setattr(run_module, "_launch", launch)
+    with pytest.raises(RunFailed):  # nothing was trained
+        train(begun, RayCluster(tmp_path, "mark"))
+    assert read == [mended]
+
+
 def test_a_finished_training_starts_nothing(tmp_path, monkeypatch):
     done = job(tmp_path)
     done.checkpoints.mkdir()
