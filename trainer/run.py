@@ -31,6 +31,9 @@ TRACKER = "latest_checkpointed_iteration.txt"
 ATTEMPTS = "attempts"
 """File with the starting time of every attempt, one a line."""
 
+VERL_LOGS = "verl_logs"
+"""File with the path of every attempt's metrics as verl writes them, one a line."""
+
 OnStep = Callable[[int, dict[str, float]], None]
 """Called with the step's number and verl's metrics of that step."""
 
@@ -43,6 +46,7 @@ def train(
     Metrics of every step are kept in `job.folder/metrics.jsonl` (one line a step, also over resumed
     runs). Raises RunFailed with the first real error if any part of the run dies or fails.
     """
+    _recover_metrics(job)
     if last_checkpoint(job.checkpoints) == job.steps:
         return
     _mend_tracker(job.checkpoints)
@@ -60,7 +64,10 @@ def train(
         _add(config, "protege.imports", list(job.imports))
     for key, value in tracking_keys(cluster.trackers, job.name).items():
         _add(config, key, value)
-    metrics = MetricsTail(Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl", job, on_step)
+    log = Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl"
+    with (job.folder / VERL_LOGS).open("a", encoding="utf-8") as file:
+        file.write(f"{log}\n")
+    metrics = MetricsTail(log, job, on_step)
     engines = EngineErrors(cluster.logs)
     try:
         _wait(launch_sft(config) if supervised else _launch(config), metrics, engines)
@@ -118,6 +125,33 @@ def _cut_unfinished_line(path: Path) -> None:
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _recover_metrics(job: TrainingJob | SftJob) -> None:
+    """Takes over steps that are in a checkpoint and in verl's own log, and not in `metrics.jsonl`.
+
+    verl may do a step more while a killed launcher's processes are being ended. Steps that it logged after
+    the last checkpoint are done again.
+    """
+    listed, target = job.folder / VERL_LOGS, job.folder / "metrics.jsonl"
+    if not listed.exists():
+        return
+    _cut_unfinished_line(target)
+    known, last = {row["step"] for row in read_metrics(job.folder)}, last_checkpoint(job.checkpoints)
+    for log in map(Path, listed.read_text(encoding="utf-8").splitlines()):
+        rows = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+        for row in (json.loads(line) for line in rows if line.endswith(b"\n")):
+            if row["step"] not in known and row["step"] <= last:
+                _append(target, row, log.stat().st_mtime)
+                known.add(row["step"])
+
+
+def _append(target: Path, row: dict[str, Any], seconds: float) -> dict[str, float]:
+    """Writes verl's row as a line of `metrics.jsonl`; returns its numbers."""
+    values = {key: value for key, value in row["data"].items() if isinstance(value, int | float)}
+    with target.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": row["step"], "time": seconds, **values}) + "\n")
+    return values
 
 
 def attempts(folder: Path) -> list[float]:
@@ -204,10 +238,7 @@ class MetricsTail:
     def read(self) -> None:
         """Takes over all complete lines that are new."""
         for row in self._new_rows():
-            values = {key: value for key, value in row["data"].items() if isinstance(value, int | float)}
-            with self.target.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": row["step"], "time": time.time(), **values}) + "\n")
-            self.on_step(row["step"], values)
+            self.on_step(row["step"], _append(self.target, row, time.time()))
 
     def _new_rows(self) -> Iterator[dict[str, Any]]:
         if not self.source.exists():

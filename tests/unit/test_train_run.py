@@ -82,6 +82,24 @@ def test_an_empty_tracker_is_mended_before_verl_reads_it(tmp_path, monkeypatch, 
     assert read == [mended]
 
 
+def test_steps_that_verl_logged_while_it_was_being_ended_are_taken_over(tmp_path):
+    """Steps 2 and 4 are in a checkpoint; step 5 will be done again; the last line is cut off."""
+    begun = job(tmp_path)
+    begun.checkpoints.mkdir()
+    (begun.checkpoints / "latest_checkpointed_iteration.txt").write_text("4")
+    rows = [{"step": step, "data": {"loss": step / 10, "name": "text"}} for step in range(1, 6)]
+    first, second = tmp_path / "merge-1.jsonl", tmp_path / "merge-2.jsonl"
+    first.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    second.write_text("".join(json.dumps(row) + "\n" for row in rows[3:]) + '{"step": 4, "da')
+    (tmp_path / "verl_logs").write_text(f"{first}\n{tmp_path / 'gone.jsonl'}\n{second}\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "time": 5.0, "loss": 7.0}\n{"step": 2, "ti')
+    for _ in range(2):  # a second time changes nothing
+        run_module._recover_metrics(begun)
+        found = read_metrics(tmp_path)
+        assert [(row["step"], row["loss"]) for row in found] == [(1, 7.0), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert all("name" not in row for row in found) and found[3]["time"] == second.stat().st_mtime
+
+
 def test_a_finished_training_starts_nothing(tmp_path, monkeypatch):
     done = job(tmp_path)
     done.checkpoints.mkdir()
