@@ -49,7 +49,7 @@ def train(
     _recover_metrics(job)
     if last_checkpoint(job.checkpoints) == job.steps:
         return
-    _mend_tracker(job.checkpoints)
+    mend_tracker(job.checkpoints)
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / ATTEMPTS).open("a", encoding="utf-8") as file:
         file.write(f"{time.time()}\n")
@@ -94,8 +94,9 @@ def last_checkpoint(folder: Path) -> int:
     return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
-def _mend_tracker(folder: Path) -> None:
-    """Writes the step into a tracker that was left empty; verl would fail to read it."""
+def mend_tracker(folder: Path) -> None:
+    """Writes the step into a tracker that was left empty: verl would fail to read it, and a checkpoint that
+    is begun later would be taken for a whole one."""
     tracker = folder / TRACKER
     if tracker.exists() and not tracker.read_text().strip():
         if step := last_checkpoint(folder):
