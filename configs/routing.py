@@ -64,6 +64,11 @@ class DecidingRouting(CommonRouting):
         fallback = self.otherwise
         return [("otherwise.domain", fallback.domain)] if isinstance(fallback, Fallback) else []
 
+    def otherwise_text(self) -> str:
+        """`otherwise` in words."""
+        fallback = self.otherwise
+        return f"domain {fallback.domain}" if isinstance(fallback, Fallback) else fallback
+
 
 class LabelRouting(CommonRouting):
     """Each prompt's own label names its domain; a prompt without one is refused."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.json_schemas import validator
 from configs.rewards import compiled_pattern
-from eval.graders import grade_exact, grade_number, last_boxed, last_fence
+from eval.graders import as_text, grade_exact, grade_number, last_boxed, last_fence
 from eval.records import Completion, Grade, Verdict
 from eval.workers import Worker, WorkerLost, WorkerTimeout
 
@@ -295,8 +295,3 @@ def _control(worker: Worker, question: dict[str, Any], limit_s: float, detail: s
     if "error" in reply:
         return Score(None, f"{detail}; nor is a plain answer judged: {reply['error']}"[:300])
     return Score(0.0, detail[:200])
-
-
-def as_text(answer: Any) -> str:
-    """An answer as text; a whole number stored as a float loses its point."""
-    return str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer)

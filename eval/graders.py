@@ -92,6 +92,11 @@ def _as_number(text: str) -> Decimal | None:
     return Decimal(text.replace(",", "")) if text.isascii() and _NUMBER.fullmatch(text) else None
 
 
+def as_text(answer: object) -> str:
+    """An expected answer as text; a whole number stored as a float loses its point."""
+    return str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer)
+
+
 def extract_program(text: str) -> str:
     """The last fenced block of a text, up to its end if the fence is not closed; else the whole text."""
     block = last_fence(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.load import ConfigError
-from configs.routing import AgreementRouting, Fallback
+from configs.routing import AgreementRouting
 from configs.schema import MergeConfig
 from merging import prompt_data
 from merging.agreement_file import write_decisions
@@ -17,7 +17,7 @@ from merging.progress import say
 from merging.prompt_stage import check_answers, check_decided
 from routing.agreement import most_moved
 from routing.measures import confusion, share_right
-from routing.routers import Decision, Decisions, RoutedPrompt, settled
+from routing.routers import Decision, Decisions, RoutedPrompt, with_decisions
 from routing.sources import Prompt
 
 if TYPE_CHECKING:
@@ -61,11 +61,8 @@ def _some_labelled(routed: Sequence[RoutedPrompt], most: int, config: MergeConfi
 
 
 def _with_decisions(config: MergeConfig, found: Preflight, decisions: Decisions) -> Preflight:
-    places = len(found.routed)
     undecided = [item.prompt for item in found.undecided]
-    routing = settled(
-        list(enumerate(undecided, start=places)), decisions, config.routing, list(enumerate(found.routed))
-    )
+    routing = with_decisions(found.routed, undecided, decisions, config.routing)
     gone = prompt_data.unrouted(routing.dropped)
     dropped = [*found.dropped, *gone]
     overlaps = prompt_data.with_domains(prompt_data.not_among(found.overlaps, gone), routing.prompts)
@@ -88,14 +85,13 @@ def _measured(
     each: Sequence[Decision],
 ) -> dict[str, Any]:
     truths, guesses = [item.domain for item in known], [decision.domain for decision in own]
-    otherwise = router.otherwise
     return {
         "kind": "agreement",
         "signal": router.signal,
         "unlabelled": len(each),
         "margin": router.margin,
         "under_margin": sum(decision.domain is None for decision in each),
-        "otherwise": f"domain {otherwise.domain}" if isinstance(otherwise, Fallback) else otherwise,
+        "otherwise": router.otherwise_text(),
         "against": "labelled prompts",
         "tested": share_right(truths, guesses) if known else None,
         "confusion": confusion(truths, guesses) if known else None,
@@ -150,23 +146,16 @@ def signal(teacher_logp: Sequence[float], reference_logp: Sequence[float], kind:
 
 def _rollouts(config: MergeConfig, prompts: Sequence[Prompt], samples: int) -> list[Scored]:
     """`samples` answers of the student to each prompt, drawn at temperature 1, prompt by prompt."""
-    from transformers import AutoTokenizer
-
     from merging.exopd import scorer_dtype
+    from merging.probe import encoded_prompts, student_tokenizer
     from teachers.fingerprint import fingerprint
     from teachers.mixture import MixtureDecoder
     from teachers.scored import Scored
 
-    student = fingerprint(config.student)
-    if student.chat_template_sha256 is None:
+    if fingerprint(config.student).chat_template_sha256 is None:
         raise ConfigError(f"student ({config.student}): has no chat template, so it cannot be prompted")
-    tokenizer, ends = AutoTokenizer.from_pretrained(Path(config.student)), list(student.eos_token_ids)
-    encoded = [
-        tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, return_dict=True, **config.chat_template
-        )["input_ids"]
-        for prompt in prompts
-    ]
+    tokenizer, ends = student_tokenizer(Path(config.student))
+    encoded = encoded_prompts(tokenizer, prompts, config.chat_template)
     every = [ids for ids in encoded for _ in range(samples)]
     longest = config.routing.max_tokens or config.training.max_response_tokens
     decoder = MixtureDecoder({"student": config.student}, config.hardware.device, scorer_dtype(config))

@@ -33,7 +33,6 @@ def write_decisions(
     decided = {p.id: asdict(decision) for p, decision in zip(undecided, each, strict=True)}
     if (stored := _stored(path, key)) is not None:
         decided = stored["decisions"] | decided
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"key": key, "decisions": decided, "measured": dict(measured)})
 
 

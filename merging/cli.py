@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,9 +13,6 @@ from merging import cli_init
 from merging.cli_arguments import ConfigPath, Overrides, RunDir, load, run_folder
 from merging.cli_experts import experts
 from merging.cli_route import route
-
-if TYPE_CHECKING:
-    pass
 
 REFUSED, FAILED, INTERRUPTED = 2, 1, 130
 """Exit codes: refused before anything started, the run failed, interrupted and resumable."""

@@ -99,7 +99,7 @@ def sample_optima(
     read = {names[domain] for domain in teachers}
     models = {name: path for name, path in references.items() if name in read} | dict(teachers)
     decoder = MixtureDecoder(models, config.hardware.device, scorer_dtype(config))
-    tokenizer, end_ids = _tokenizer(Path(config.student))
+    tokenizer, end_ids = student_tokenizer(Path(config.student))
     results = []
     for domain in teachers:
         for scale in reward_scales:
@@ -165,7 +165,20 @@ def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
     return full_model(config, registry.check(registry.fetch(record)).model_path)
 
 
-def _tokenizer(student: Path):
+def encoded_prompts(
+    tokenizer, prompts: Sequence[Prompt], chat_template: Mapping[str, Any]
+) -> list[list[int]]:
+    """Token ids of each prompt up to where the answer begins, by the student's chat template."""
+    return [
+        tokenizer.apply_chat_template(
+            list(prompt.messages), add_generation_prompt=True, return_dict=True, **chat_template
+        )["input_ids"]
+        for prompt in prompts
+    ]
+
+
+def student_tokenizer(student: Path):
+    """The student's tokenizer, and the ids that end an answer."""
     from transformers import AutoTokenizer
 
     from teachers.fingerprint import fingerprint
@@ -186,12 +199,7 @@ def _answers(config, decoder, tokenizer, end_ids, models, prompts, scale, sample
     """`samples` answers to each prompt, [prompts][samples]."""
     read, join = joined(scale)
     names = [models[place] for place in read]
-    encoded = [
-        tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, return_dict=True, **config.chat_template
-        )["input_ids"]
-        for prompt in prompts
-    ]
+    encoded = encoded_prompts(tokenizer, prompts, config.chat_template)
     every = [ids for ids in encoded for _ in range(samples)]
     decoded = decoder.decode(names, join, every, config.evaluation_tokens(), end_ids, config.evaluation.seed)
     return [decoded[place : place + samples] for place in range(0, len(decoded), samples)]

@@ -17,7 +17,7 @@ from configs.schema import MergeConfig
 from merging import prompt_data
 from merging.agreement_file import decisions_key, read_decisions
 from merging.prompt_data import Dropped
-from routing.routers import Routed, RoutedPrompt, refuse_bare_domains, route, settled
+from routing.routers import Routed, RoutedPrompt, refuse_bare_domains, route, with_decisions
 
 UNDECIDED = "undecided"
 """Stands for the domain of prompts that are decided on once the experts are there."""
@@ -56,13 +56,7 @@ def with_stored_decisions(routing: Routed, config: MergeConfig, run_dir: Path) -
     )
     if decisions is None:
         return routing
-    places = len(routing.prompts)
-    return settled(
-        list(enumerate(routing.undecided, start=places)),
-        decisions,
-        config.routing,
-        list(enumerate(routing.prompts)),
-    )
+    return with_decisions(routing.prompts, routing.undecided, decisions, config.routing)
 
 
 def split(routed: Sequence[RoutedPrompt]) -> tuple[list[RoutedPrompt], list[RoutedPrompt]]:

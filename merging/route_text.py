@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from eval.report.routed import confusion_table, histogram_rows, told
 from merging import prompt_data
 from merging.prompt_data import Dropped
 from merging.prompt_stage import read_prompts, split
-from routing.mix import by_domain
+from routing.mix import Mix, by_domain
 from routing.routers import RoutedPrompt
 
 
@@ -61,12 +62,11 @@ class Routing:
 
     def to_json(self, examples: int) -> dict[str, Any]:
         """Plain values: counts, shares and rows by domain, examples, what was dropped, measurements."""
-        mixed = prompt_data.mix_of(self.config, self.routed) if self.routed else None
-        training = self.config.training
+        mixed, training = self._mix, self.config.training
         return {
             "prompts": {name: len(self._items(name)) for name in self.config.domains},
-            "shares": {name: float(share) for name, share in mixed.shares.items()} if mixed else {},
-            "rows": mixed.counts(training.steps, training.prompts_per_step) if mixed else {},
+            "shares": {name: float(share) for name, share in mixed.shares.items()},
+            "rows": mixed.counts(training.steps, training.prompts_per_step),
             "decided_by": dict(Counter("label" if i.prompt.has_label else "router" for i in self.routed)),
             "undecided": len(self.undecided),
             "dropped": prompt_data.by_reason(self.dropped),
@@ -79,7 +79,15 @@ class Routing:
         }
 
     def _items(self, domain: str) -> list[RoutedPrompt]:
-        return by_domain(self.routed).get(domain, [])
+        return self._groups.get(domain, [])
+
+    @cached_property
+    def _groups(self) -> dict[str, list[RoutedPrompt]]:
+        return by_domain(self.routed)
+
+    @cached_property
+    def _mix(self) -> Mix:
+        return prompt_data.mix_of(self.config, self.routed)
 
     def _domain(self, name: str) -> str:
         items = self._items(name)
@@ -87,7 +95,7 @@ class Routing:
         shown = "auto" if scale is None else f"{scale:g}"
         if not items:
             return f"{name}: no prompt yet, lambda {shown}"
-        part = prompt_data.mix_text(prompt_data.mix_of(self.config, self.routed), self.config, name)
+        part = prompt_data.mix_text(self._mix, self.config, name)
         unlabelled = sum(not item.prompt.has_label for item in items)
         how = f" ({unlabelled} by the router)" if unlabelled else ""
         return f"{name}: {len(items)} prompts{how}, {part}, lambda {shown}"

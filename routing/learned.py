@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from configs.load import ConfigError
-from configs.routing import Fallback, LearnedRouting
+from configs.routing import LearnedRouting
 from routing.measures import calibration_error, confusion, histogram, share_right
 from routing.novelty import Nearest
 from routing.sources import Prompt
@@ -254,7 +254,6 @@ def _measured(
     guesses = [domains[place] for place in tested.guesses]
     confidences = softmax(tested.logits / tested.temperature).max(axis=1)
     sure = [(t, g) for t, g, c in zip(truths, guesses, confidences, strict=True) if c >= cfg.threshold]
-    fallback = cfg.otherwise.domain if isinstance(cfg.otherwise, Fallback) else None
     return {
         "kind": "learned",
         "features": cfg.features.kind,
@@ -266,7 +265,7 @@ def _measured(
         "threshold": cfg.threshold,
         "tested_above_threshold": share_right(*zip(*sure, strict=True)) if sure else None,
         "undecided": sum(decision.domain is None for decision in each),
-        "otherwise": f"domain {fallback}" if fallback else cfg.otherwise,
+        "otherwise": cfg.otherwise_text(),
         "temperature": tested.temperature,
         "calibration_error": {
             "before": tested.calibration_error(1.0),

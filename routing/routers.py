@@ -126,6 +126,14 @@ def settled(
     return Routed([item for _, item in placed], dropped, undecided, decisions.measured)
 
 
+def with_decisions(
+    routed: Sequence[RoutedPrompt], undecided: Sequence[Prompt], decisions: Decisions, cfg: CommonRouting
+) -> Routed:
+    """The routed prompts and behind them those that were decided on later; see `settled`."""
+    behind = list(enumerate(undecided, start=len(routed)))
+    return settled(behind, decisions, cfg, list(enumerate(routed)))
+
+
 def _is_unsure(decision: Decision) -> bool:
     return decision.domain is None and not decision.is_open
 

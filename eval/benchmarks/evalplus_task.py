@@ -21,6 +21,7 @@ from eval.benchmarks.task import (
     read_rows,
     require_fields,
     require_unique_ids,
+    source_text,
 )
 from eval.graders import extract_program
 from eval.records import Completion, Grade, Problem, Verdict
@@ -96,7 +97,7 @@ def _task(
     grading = EvalPlusGrading(dataset, [problem.reference for problem in problems])
     return BenchmarkTask(
         name=config.name,
-        source=f"{origin}; {len(problems)} problems, digest {digest[:12]}; graded by EvalPlus's checker",
+        source=f"{source_text(origin, problems, digest)}; graded by EvalPlus's checker",
         problems=problems,
         grade=partial(_grade, grading, mode),
         digest=digest,

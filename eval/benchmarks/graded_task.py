@@ -11,7 +11,7 @@ from configs.gym import generate, unpack
 from configs.load import ConfigError
 from configs.rewards import grader_settings, needs_answer, reward_identity
 from eval import answer_graders, graders
-from eval.answer_graders import Settings, as_text, score
+from eval.answer_graders import Settings, score
 from eval.benchmarks.task import (
     BenchmarkTask,
     Pairs,
@@ -20,6 +20,8 @@ from eval.benchmarks.task import (
     read_rows,
     require_fields,
     require_unique_ids,
+    row_ids,
+    source_text,
 )
 from eval.records import Grade, Problem
 
@@ -56,7 +58,7 @@ def open_own(config: GradedBenchmark) -> BenchmarkTask:
     )
     return BenchmarkTask(
         name=config.name,
-        source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
+        source=source_text(origin, problems, digest),
         problems=problems,
         grade=once_each(_grading(settings, config.pass_mark)),
         digest=digest,
@@ -70,8 +72,7 @@ def _own_rows(config: GradedBenchmark) -> tuple[Rows, str]:
     place = f"benchmark {config.name}: {config.path}"
     wanted = [config.problem_field, *([config.answer_field] if needs_answer(config.grader) else [])]
     require_fields(rows, wanted, place)
-    has_ids = all("id" in row for row in rows)
-    ids = [str(row["id"]) if has_ids else str(number) for number, row in enumerate(rows)]
+    ids = row_ids(rows)
     require_unique_ids(ids, f"benchmark {config.name}")
     found = [
         {"id": id, "problem": str(row[config.problem_field]), "answer": row.get(config.answer_field)}
@@ -93,7 +94,7 @@ def _generated_rows(config: GradedBenchmark) -> tuple[Rows, str]:
 
 
 def _problem(config: GradedBenchmark, row: dict[str, Any]) -> Problem:
-    answer = as_text(row["answer"]) if isinstance(config.grader, str) else row["answer"]
+    answer = graders.as_text(row["answer"]) if isinstance(config.grader, str) else row["answer"]
     return Problem(row["id"], ({"role": "user", "content": row["problem"] + config.suffix},), answer)
 
 
@@ -101,10 +102,10 @@ def _check_grader(config: GradedBenchmark, settings: Settings, rows: Rows, place
     """Raises ConfigError for a grader that does not work, or cannot judge one of the problems."""
     if settings == "number":
         for row in rows:
-            if not graders.is_number(as_text(row["answer"])):
+            if not graders.is_number(graders.as_text(row["answer"])):
                 raise ConfigError(
-                    f"{place}: problem {row['id']!r} expects {as_text(row['answer'])[:60]!r}, which is no "
-                    "number; grader: exact compares texts"
+                    f"{place}: problem {row['id']!r} expects {graders.as_text(row['answer'])[:60]!r}, which "
+                    "is no number; grader: exact compares texts"
                 )
     for row in rows:
         if problem := answer_graders.unusable_answer(settings, row["answer"]):

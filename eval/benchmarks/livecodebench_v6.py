@@ -36,6 +36,7 @@ from eval.benchmarks.task import (
     read_rows,
     require_fields,
     require_unique_ids,
+    source_text,
 )
 from eval.graders import extract_program
 from eval.records import Completion, Grade, Problem, Verdict
@@ -90,7 +91,7 @@ def open_task(config: StandardBenchmark) -> BenchmarkTask:
     )
     return BenchmarkTask(
         name=config.name,
-        source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
+        source=source_text(origin, problems, digest),
         problems=problems,
         grade=once_each(_grade),
         digest=digest,

@@ -17,6 +17,8 @@ from eval.benchmarks.task import (
     read_rows,
     require_fields,
     require_unique_ids,
+    row_ids,
+    source_text,
 )
 from eval.records import Grade, Problem
 
@@ -76,16 +78,15 @@ def open_own(config: MathBenchmark) -> BenchmarkTask:
     rows = read_rows(config.path, config.name)
     place = f"benchmark {config.name}: {config.path}"
     require_fields(rows, (config.problem_field, config.answer_field), place)
-    has_ids = all("id" in row for row in rows)
-    ids = [str(row["id"]) if has_ids else str(number) for number, row in enumerate(rows)]
+    ids = row_ids(rows)
     texts = [str(row[config.problem_field]) + config.suffix for row in rows]
     answers = [row[config.answer_field] for row in rows]
     origin = f"{config.path} (the user's own file; licence: the user's)"
     if config.grader == "number":
         for id, answer in zip(ids, answers, strict=True):
-            if not graders.is_number(_as_text(answer)):
+            if not graders.is_number(graders.as_text(answer)):
                 raise ConfigError(
-                    f"{place}: problem {id!r} expects {_as_text(answer)[:60]!r}, which is no number; "
+                    f"{place}: problem {id!r} expects {graders.as_text(answer)[:60]!r}, which is no number; "
                     "grader: boxed compares expressions"
                 )
         return _task(config, ids, texts, answers, origin, _grade_number, "{}")
@@ -103,7 +104,7 @@ def _task(
 ) -> BenchmarkTask:
     require_unique_ids(ids, f"benchmark {config.name}")
     problems = [
-        Problem(id, ({"role": "user", "content": text},), _as_text(answer))
+        Problem(id, ({"role": "user", "content": text},), graders.as_text(answer))
         for id, text, answer in zip(ids, texts, answers, strict=True)
     ][: config.limit]
     digest = content_digest(
@@ -123,7 +124,7 @@ def _task(
     )
     return BenchmarkTask(
         name=config.name,
-        source=f"{origin}; {len(problems)} problems, digest {digest[:12]}",
+        source=source_text(origin, problems, digest),
         problems=problems,
         grade=once_each(grade or _grade),
         digest=digest,
@@ -144,13 +145,6 @@ def _final_answer(final_answer: Callable[[str], str], answer: Any, place: str) -
         return final_answer(str(answer))
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from None
-
-
-def _as_text(answer: Any) -> str:
-    """An answer as text; a whole number stored as a float loses its point."""
-    if isinstance(answer, float) and answer.is_integer():
-        return str(int(answer))
-    return str(answer)
 
 
 def _load_hub(name: str, hub: HubSource) -> list[dict[str, Any]]:

@@ -97,6 +97,17 @@ def require_fields(rows: Sequence[dict[str, Any]], fields: Sequence[str], place:
             )
 
 
+def row_ids(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows' own `id`, where every row has one, else their numbers from 0."""
+    own = all("id" in row for row in rows)
+    return [str(row["id"]) if own else str(number) for number, row in enumerate(rows)]
+
+
+def source_text(origin: str, problems: Sequence[Problem], digest: str) -> str:
+    """`BenchmarkTask.source`: where the problems are from, how many, and their digest's beginning."""
+    return f"{origin}; {len(problems)} problems, digest {digest[:12]}"
+
+
 def require_unique_ids(ids: Sequence[str], place: str) -> None:
     """Raises ConfigError if two problems share an id."""
     seen: set[str] = set()
