@@ -9,12 +9,12 @@ the price of one sample (exact, a sum over the vocabulary). `topk` has no varian
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merging.objective import gopd_advantage, optimum_logp, reverse_kl, reverse_kl_topk
+from merging.exopd.objective import gopd_advantage, optimum_logp, reverse_kl, reverse_kl_topk
 from teachers.provenance import machine
 
 if TYPE_CHECKING:
@@ -30,62 +30,63 @@ NOISE = 0.01
 
 @dataclass(frozen=True)
 class Position:
-    """Log-probabilities at some positions, float64 [positions, vocabulary], and lambda."""
+    """Log-probabilities at some positions, float64, and lambda."""
 
-    student: Tensor
-    teacher: Tensor
-    reference: Tensor
+    student_NV: Tensor
+    teacher_NV: Tensor
+    reference_NV: Tensor
     reward_scale: float
 
 
 def full_gradient(at: Position) -> Tensor:
-    """Ascent direction -d KL(p || q) / d logits, [positions, vocabulary], by autograd."""
-    return _descent(at, lambda student, target: reverse_kl(student, target))
+    """Ascent direction -d KL(p || q) / d logits, gradient_NV, by autograd."""
+    return _descent(at, reverse_kl)
 
 
 def topk_gradient(at: Position, k: int) -> Tensor:
     """The same over q's `k` likeliest tokens and one bucket for the others: the estimator `topk`."""
 
-    def divergence(student: Tensor, target: Tensor) -> Tensor:
-        values, ids = target.topk(k, dim=-1)
-        tail = target.scatter(-1, ids, float("-inf")).logsumexp(-1)
-        return reverse_kl_topk(student.gather(-1, ids), values, tail)
+    def divergence(student_NV: Tensor, target_NV: Tensor) -> Tensor:
+        target_NK, ids_NK = target_NV.topk(k, dim=-1)
+        tail_N = target_NV.scatter(-1, ids_NK, float("-inf")).logsumexp(-1)
+        return reverse_kl_topk(student_NV.gather(-1, ids_NK), target_NK, tail_N)
 
     return _descent(at, divergence)
 
 
 def sampled_gradient(at: Position, samples: int, generator: Generator) -> Tensor:
-    """Mean of A * d log p(y) / d logits over so many tokens y ~ p a position, [positions, vocabulary]."""
+    """Mean of A * d log p(y) / d logits over so many tokens y ~ p (axis K) a position, gradient_NV."""
     import torch
 
-    probabilities = at.student.exp()
-    tokens = torch.multinomial(probabilities, samples, replacement=True, generator=generator)
-    advantages = _advantages(at).gather(-1, tokens) / samples
+    p_NV = at.student_NV.exp()
+    tokens_NK = torch.multinomial(p_NV, samples, replacement=True, generator=generator)
+    advantages_NK = _advantages(at).gather(-1, tokens_NK) / samples
     # d log p(y) / d logits = onehot(y) - p
-    return torch.zeros_like(probabilities).scatter_add(-1, tokens, advantages) - (
-        probabilities * advantages.sum(-1, keepdim=True)
+    return torch.zeros_like(p_NV).scatter_add(-1, tokens_NK, advantages_NK) - (
+        p_NV * advantages_NK.sum(-1, keepdim=True)
     )
 
 
 def sampled_variance(at: Position) -> Tensor:
-    """Trace of the covariance of one sample's gradient at each position, [positions]: an exact sum over y."""
-    probabilities, advantages = at.student.exp(), _advantages(at)
-    squared_length = 1 - 2 * probabilities + probabilities.square().sum(-1, keepdim=True)
-    second_moment = (probabilities * advantages.square() * squared_length).sum(-1)
-    mean = probabilities * (advantages - (probabilities * advantages).sum(-1, keepdim=True))
-    return second_moment - mean.square().sum(-1)
+    """Trace of the covariance of one sample's gradient, variance_N: an exact sum over y."""
+    p_NV, advantages_NV = at.student_NV.exp(), _advantages(at)
+    squared_length_NV = 1 - 2 * p_NV + p_NV.square().sum(-1, keepdim=True)
+    second_moment_N = (p_NV * advantages_NV.square() * squared_length_NV).sum(-1)
+    mean_NV = p_NV * (advantages_NV - (p_NV * advantages_NV).sum(-1, keepdim=True))
+    return second_moment_N - mean_NV.square().sum(-1)
 
 
 def _advantages(at: Position) -> Tensor:
-    """A of every token that could be sampled, [positions, vocabulary]."""
-    return gopd_advantage(at.student, at.teacher, at.reference, at.reward_scale)
+    """A of every token that could be sampled, advantages_NV."""
+    return gopd_advantage(at.student_NV, at.teacher_NV, at.reference_NV, at.reward_scale)
 
 
-def _descent(at: Position, divergence) -> Tensor:
-    logits = at.student.detach().clone().requires_grad_(True)  # log-probabilities are logits too
-    target = optimum_logp(at.teacher, at.reference, at.reward_scale)
-    divergence(logits.log_softmax(-1), target).sum().backward()
-    return -logits.grad
+def _descent(at: Position, divergence: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    logits_NV = at.student_NV.detach().clone().requires_grad_(True)  # log-probabilities are logits too
+    target_NV = optimum_logp(at.teacher_NV, at.reference_NV, at.reward_scale)
+    divergence(logits_NV.log_softmax(-1), target_NV).sum().backward()
+    assert logits_NV.grad is not None
+    return -logits_NV.grad
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,30 +99,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     generator = torch.Generator().manual_seed(options.seed)
     at = demo_positions(options.reward_scale, generator)
-    exact, noise = full_gradient(at), sampled_variance(at).mean().item()
-    signal = exact.square().sum(-1).mean().item()
+    exact_NV, noise = full_gradient(at), sampled_variance(at).mean().item()
+    signal = exact_NV.square().sum(-1).mean().item()
     print(machine())
-    print(f"{len(exact)} tokens, lambda {options.reward_scale:g}; squared gradient {signal:.3g} a token")
+    print(f"{len(exact_NV)} tokens, lambda {options.reward_scale:g}; squared gradient {signal:.3g} a token")
     print(
         f"{'estimator':10}{'':>16}{'cosine to full':>16}{'norm ratio':>12}{'variance':>12}{'of signal':>12}"
     )
-    print(_row("full", "", exact, exact, 0.0, signal))
+    print(_row("full", "", exact_NV, exact_NV, 0.0, signal))
     for k in TOP_K:
-        print(_row("topk", f"k {k}", topk_gradient(at, k), exact, 0.0, signal))
+        print(_row("topk", f"k {k}", topk_gradient(at, k), exact_NV, 0.0, signal))
     for samples in SAMPLES:
-        estimate = sampled_gradient(at, samples, generator)
-        print(_row("sampled", f"{samples} a token", estimate, exact, noise / samples, signal))
+        estimate_NV = sampled_gradient(at, samples, generator)
+        print(_row("sampled", f"{samples} a token", estimate_NV, exact_NV, noise / samples, signal))
 
 
-def _row(name: str, size: str, estimate: Tensor, exact: Tensor, variance: float, signal: float) -> str:
-    cosine, ratio = agreement(estimate, exact)
+def _row(name: str, size: str, estimate_NV: Tensor, exact_NV: Tensor, variance: float, signal: float) -> str:
+    cosine, ratio = agreement(estimate_NV, exact_NV)
     return f"{name:10}{size:>16}{cosine:16.4f}{ratio:12.3f}{variance:12.3g}{variance / signal:11.3g}x"
 
 
-def agreement(estimate: Tensor, exact: Tensor) -> tuple[float, float]:
+def agreement(estimate_NV: Tensor, exact_NV: Tensor) -> tuple[float, float]:
     """Cosine of both, over all positions as one vector, and the estimate's norm as a share of the other's."""
-    product = (estimate * exact).sum()
-    return (product / (estimate.norm() * exact.norm())).item(), (estimate.norm() / exact.norm()).item()
+    product, norm, exact_norm = (estimate_NV * exact_NV).sum(), estimate_NV.norm(), exact_NV.norm()
+    return (product / (norm * exact_norm)).item(), (norm / exact_norm).item()
 
 
 def demo_positions(reward_scale: float, generator: Generator) -> Position:
@@ -140,11 +141,11 @@ def demo_positions(reward_scale: float, generator: Generator) -> Position:
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=NOISE)
         for problem in problems.math_pools("train")[0][:PROMPTS]:
             prompt = tokenizer.encode(problem.prompt + "\n")
-            ids = torch.tensor([prompt + tokenizer.encode(problem.demonstration())])
-            both = [model(ids).logits[0].double().log_softmax(-1) for model in (student, teacher)]
+            ids_1T = torch.tensor([prompt + tokenizer.encode(problem.demonstration())])
+            both = [model(ids_1T).logits[0].double().log_softmax(-1) for model in (student, teacher)]
             rows.append(torch.stack(both)[:, len(prompt) - 1 :])
-    student_logp, teacher_logp = torch.cat(rows, dim=1).clone()
-    return Position(student_logp, teacher_logp, student_logp, reward_scale)
+    student_NV, teacher_NV = torch.cat(rows, dim=1).clone()
+    return Position(student_NV, teacher_NV, student_NV, reward_scale)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.blocks.benchmarks import Benchmark
 from configs.load import load_config
-from teachers.records import ExpertRecord
-from teachers.registry import Registry
+from configs.schema import MergeConfig
+from teachers.registry.local import Registry
+from teachers.registry.records import ExpertRecord
 
 SETTLE_SECONDS = 5.0
 """After a kill: the reaper ends the processes that were left."""
@@ -84,7 +86,7 @@ class Build:
 
 def main() -> None:
     """Builds, kills, compares, and prints one line a finding."""
-    options = _options()
+    options = read_options()
     builds = [
         Build(options.config, tuple(options.set), options.out / f"undisturbed-{number}")
         for number in range(1, options.undisturbed + 1)
@@ -106,7 +108,8 @@ def main() -> None:
     sys.exit(1 if problems else 0)
 
 
-def _options() -> argparse.Namespace:
+def read_options() -> argparse.Namespace:
+    """The command line; ends the program on one that makes no sense."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill_build", description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -213,14 +216,20 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 
     n, center = len(values), statistics.mean(values)
     half = t.ppf((1 + confidence) / 2, n - 1) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
-    return center - half, center + half
+    return float(center - half), float(center + half)
 
 
-def _accuracies(options, config, records: Sequence[ExpertRecord], benchmarks) -> list[dict[str, float]]:
+def _accuracies(
+    options: argparse.Namespace,
+    config: MergeConfig,
+    records: Sequence[ExpertRecord],
+    benchmarks: Sequence[Benchmark],
+) -> list[dict[str, float]]:
     """Mean accuracy of each record's model by benchmark and mode."""
     from eval.suite import ModelUnderTest, evaluate
-    from teachers.adapters import is_adapter, merged_model
     from teachers.evaluation import scores
+    from teachers.models.adapters import is_adapter
+    from teachers.registry.merged import merged_model
 
     domain = records[0].domain
     paths = [record.model_path for record in records]

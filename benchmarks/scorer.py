@@ -25,8 +25,9 @@ from benchmarks.scorer_models import SIZES, make_models
 from teachers.provenance import machine
 
 if TYPE_CHECKING:
-    from teachers.scorer import Scored, SharedScorer
+    from teachers.scoring.scorer import Scored, SharedScorer
 
+MEASURED = ("demo", "larger")
 TEACHERS = (2, 4, 8)
 PROMPT_TOKENS = 24
 RESPONSE_TOKENS = (16, 64)
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(HEAD)
     rows = []
-    for size in SIZES:
+    for size in MEASURED:
         for kind in kinds:
             rows += _measure_kind(size, kind, rollouts, rounds)
     if options.json:
@@ -149,7 +150,7 @@ def _in_own_process(work: Work) -> Measurement:
 
 def measure(work: Work) -> Measurement:
     """Both ways of scoring, in turns, in this process."""
-    from teachers.scorer import SharedScorer
+    from teachers.scoring.scorer import SharedScorer
 
     names = ("reference", *(f"teacher_{number}" for number in range(work.teachers)))
     models = {name: str(Path(work.models) / name) for name in names}
@@ -208,7 +209,7 @@ def score_by_every_teacher(scorer: SharedScorer, rollouts: list[Scored]) -> None
 
 def make_rollouts(count: int, vocabulary: int, seed: int = 0) -> list[Scored]:
     """Random token ids; responses differ in length."""
-    from teachers.scorer import Scored
+    from teachers.scoring.scorer import Scored
 
     rng = random.Random(seed)
     lengths = [rng.randint(*RESPONSE_TOKENS) for _ in range(count)]
@@ -225,7 +226,7 @@ def held_bytes(scorer: SharedScorer) -> int:
 
 def _import_everything(model: str) -> None:
     """What the first load and pass import is not the models' memory; the weights loaded here are freed."""
-    from teachers.scorer import Scored, SharedScorer
+    from teachers.scoring.scorer import Scored, SharedScorer
 
     SharedScorer({"reference": model}, "cpu", "float32", TOKENS_PER_BATCH).score(
         "reference", [Scored((1, 2, 3), 1)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedModel
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "demo": {"vocab_size": 99, "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 352},
     "larger": {"vocab_size": 2048, "hidden_size": 320, "num_hidden_layers": 6, "intermediate_size": 864},
+    "large": {"vocab_size": 4096, "hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1408},
 }
-"""Llama settings: the demo student's (0.8 million weights), and 8.7 million weights."""
+"""Llama settings: the demo student's (0.8 million weights), and 8.7 and 29.9 million weights."""
 
 HEAD_WIDTH = 32
 NOISE = 0.01
@@ -38,7 +39,7 @@ def make_models(folder: Path, kind: str, size: str, teachers: int, seed: int = 0
         if kind == "lora":
             _adapter(Path(models["reference"]), path)
         else:
-            _perturbed(base, path)
+            perturbed(base, path)
         models[path.name] = str(path)
     return models
 
@@ -60,7 +61,8 @@ def _base(size: str) -> LlamaForCausalLM:
     )
 
 
-def _perturbed(base: LlamaForCausalLM, path: Path) -> None:
+def perturbed(base: PreTrainedModel, path: Path) -> None:
+    """Writes a copy of the model whose every weight has noise added."""
     import copy
 
     import torch
@@ -84,4 +86,4 @@ def _adapter(base: Path, path: Path) -> None:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=NOISE)
-    model.save_pretrained(path)
+    model.save_pretrained(str(path))

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import psutil
 
+from common.pipes import pipes
 from configs.schema import Hardware
-from merging.measure import memory_of_tree
-from trainer.fork_server import PRELOADED, ForkServer
-from trainer.ray_cluster import process_environment
+from merging.state.measure import memory_of_tree
+from trainer.cpu.fork_server import PRELOADED, ForkServer
+from trainer.processes.ray_cluster import process_environment
 
 READY = "import {}; print('ready', flush=True); input()"
 
@@ -61,12 +62,13 @@ def _start(python: list[str], count: int, began: float | None = None) -> tuple[f
             text=True,
         )
         processes.append(process)
-        while (line := process.stdout.readline()) and line != "ready\n":
+        _, stdout = pipes(process)
+        while (line := stdout.readline()) and line != "ready\n":
             pass
     seconds, memory = time.perf_counter() - began, memory_of_tree() - own
     for process in processes:
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in pipes(process):
+            pipe.close()
         process.wait(60)
     return seconds, memory
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.errors import ConfigError
+from common.files import expanded
+from common.reading import read_text
+from configs.places import is_url
+from configs.reading.yaml_text import Loc, parse_yaml
+
 if TYPE_CHECKING:
-    import yaml
-
     from configs.schema import MergeConfig
-
-Loc = tuple[str | int, ...]
-"""Where a value stands in the config: keys and list positions from the root."""
-
-
-class ConfigError(ValueError):
-    """The user's input is refused; each message says what, where, and what would be valid (exit code 2)."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "\n".join(self.problems)
 
 
 @dataclass(frozen=True)
@@ -46,8 +34,8 @@ class LoadedConfig:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read, override, resolve and validate a config; see `load_text`."""
-    path = Path(path).expanduser().absolute()
-    return load_text(_read(path), path, overrides)
+    path = expanded(path).absolute()
+    return load_text(read_text(path, "a config, which is a YAML file", LARGEST_CONFIG), path, overrides)
 
 
 def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -64,132 +52,22 @@ def load_text(text: str, path: Path, overrides: Sequence[str] = ()) -> LoadedCon
     return LoadedConfig(_validate(data, places, path), path, text, tuple(overrides))
 
 
-HOME = "~/.protege"
-"""Registry, and local copies of remote ones, where nothing else is said."""
-
-
-def is_url(place: object) -> bool:
-    """Whether a registry is named by a URL, such as `s3://bucket/experts`, rather than by a folder."""
-    return isinstance(place, str) and "://" in place
-
-
-def registry_place(registry: Path | str | None = None) -> Path | str:
-    """Where the experts are: the given folder or URL, else `$PROTEGE_HOME`, else `~/.protege`."""
-    place = registry or os.environ.get("PROTEGE_HOME") or HOME
-    return str(place) if is_url(place) else Path(place).expanduser()
-
-
-def registry_root(registry: Path | str | None = None) -> Path:
-    """The registry's folder on this machine; for a URL that of its local copies, by the URL's digest."""
-    place = registry_place(registry)
-    if isinstance(place, Path):
-        return place
-    home = os.environ.get("PROTEGE_HOME") or HOME
-    digest = hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
-    return Path(HOME if is_url(home) else home).expanduser() / "remote" / digest
-
-
 # ------------------------------------------------------------------------------------------ reading
 
 
-def _read(path: Path) -> str:
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; a config is a YAML file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
-"""A plain text that is a number; who writes YAML must quote it where text is meant."""
-
-
-def yaml_loader() -> type[yaml.SafeLoader]:
-    """A safe loader that reads `1e-6` as a number, as YAML 1.2 does."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
-    return Loader
+LARGEST_CONFIG = 2**17
+"""Bytes: for more, PyYAML takes many seconds."""
 
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Loc, str]]:
     """The file's mapping, and the place (`file:line`) of every value in it."""
-    import yaml
-
-    loader = yaml_loader()(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            raise ConfigError(f"{path}: empty; a config needs at least `name`, `student` and `domains`")
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{path}:{_line(root)}: expected a mapping (`name: ...`), got {_shape(root)}")
-        _refuse_duplicate_keys(root, path)
-        data = loader.construct_document(root)
-    except yaml.YAMLError as error:
-        from configs.yaml_errors import explain_yaml
-
-        line, what = explain_yaml(error, text)
-        raise ConfigError(f"{f'{path}:{line}' if line else path}: not valid YAML: {what}") from None
-    finally:
-        loader.dispose()
-    # constructing has expanded merge keys (<<) in the nodes, so these are the keys of `data`
-    return data, {loc: f"{path}:{line}" for loc, line in _lines(root, loader)}
-
-
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
-
-
-def _shape(node: yaml.Node) -> str:
-    return "a list" if node.id == "sequence" else f"the value {node.value!r}"
-
-
-def _refuse_duplicate_keys(root: yaml.Node, path: Path) -> None:
-    """Raise for keys given twice, for keys that are not scalars, and for an alias inside itself."""
-
-    def visit(node: yaml.Node, above: tuple[int, ...]) -> None:
-        if id(node) in above:
-            raise ConfigError(f"{path}:{_line(node)}: a YAML alias refers to a value that contains it")
-        if node.id == "sequence":
-            for item in node.value:
-                visit(item, (*above, id(node)))
-        if node.id != "mapping":
-            return
-        first: dict[str, int] = {}
-        for key, value in node.value:
-            if key.id != "scalar":
-                raise ConfigError(f"{path}:{_line(key)}: a key must be a plain name, not {key.id}")
-            if key.value in first:
-                raise ConfigError(
-                    f"{path}:{_line(key)}: key {key.value!r} is given twice; first on line {first[key.value]}"
-                )
-            first[key.value] = _line(key)
-            visit(value, (*above, id(node)))
-
-    visit(root, ())
-
-
-def _lines(node: yaml.Node, loader: yaml.SafeLoader, loc: Loc = ()) -> Iterator[tuple[Loc, int]]:
-    """Every value's location with its line; a mapping's entry is placed at its key."""
-    if not loc:
-        yield (), _line(node)
-    if node.id == "mapping":
-        for key, value in node.value:
-            below = (*loc, loader.construct_object(key))
-            yield below, _line(key)
-            yield from _lines(value, loader, below)
-    elif node.id == "sequence":
-        for position, value in enumerate(node.value):
-            yield (*loc, position), _line(value)
-            yield from _lines(value, loader, (*loc, position))
+    data, lines = parse_yaml(text, str(path))
+    if data is None:
+        raise ConfigError(f"{path}: empty; a config needs at least `name`, `student` and `domains`")
+    if not isinstance(data, dict):
+        shape = "a list" if isinstance(data, list) else f"the value {data!r:.60}"
+        raise ConfigError(f"{path}:{lines[()]}: expected a mapping (`name: ...`), got {shape}")
+    return data, {loc: f"{path}:{line}" for loc, line in lines.items()}
 
 
 # ---------------------------------------------------------------------------------------- overrides
@@ -197,18 +75,14 @@ def _lines(node: yaml.Node, loader: yaml.SafeLoader, loc: Loc = ()) -> Iterator[
 
 def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
     """Lay one `a.b.c=value` over the data, and remember that its values come from there."""
-    import yaml
-
     dotted, equals, text = override.partition("=")
     where = f"--set {override}"
     if not equals or not dotted.strip():
         raise ConfigError(f"{where}: expected KEY=VALUE, such as training.steps=10")
-    try:
-        value = yaml.load(text, Loader=yaml_loader())
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{where}: the value is not valid YAML: {problem}") from None
-    node, loc, rest = data, (), dotted.strip()
+    value, _lines = parse_yaml(text, where, lines=False)
+    node: Any = data
+    loc: Loc = ()
+    rest = dotted.strip()
     while True:
         key, rest = _next_key(node, rest, where)
         loc = (*loc, key)
@@ -228,12 +102,12 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
 
 def _refuse_to_make(loc: Loc, rest: str, node: dict[str, Any], where: str) -> None:
     """Raise where a key that is not in the file is entered and cannot be made by a part of it."""
-    from configs.explain import did_you_mean
+    from common.words import did_you_mean
 
     if loc[:-1] == ("domains",):
-        raise ConfigError(
-            f"{where}: no domain {loc[-1]!r}; {did_you_mean(str(loc[-1]), node)}domains: {', '.join(node)}"
-        )
+        known = [str(name) for name in node]
+        hint = did_you_mean(str(loc[-1]), known)
+        raise ConfigError(f"{where}: no domain {loc[-1]!r}; {hint}domains: {', '.join(known)}")
     if rest.partition(".")[0].isdecimal() and loc != ("domains",):
         raise ConfigError(
             f"{where}: {show(loc)} is not in the file, so it has no position {rest.partition('.')[0]}; give "
@@ -241,7 +115,7 @@ def _refuse_to_make(loc: Loc, rest: str, node: dict[str, Any], where: str) -> No
         )
 
 
-def _next_key(node: dict | list, dotted: str, where: str) -> tuple[str | int, str]:
+def _next_key(node: dict | list, dotted: str, where: str) -> tuple[Any, str]:
     """The key that `dotted` starts with, and the rest; existing keys with a dot in them are found."""
     if isinstance(node, list):
         head, _, rest = dotted.partition(".")
@@ -267,6 +141,10 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     reference = objective.get("reference") if isinstance(objective, dict) else None
     if isinstance(reference, dict):
         _resolve_model(reference, "path", folder)
+    training = data.get("training")
+    start = training.get("start") if isinstance(training, dict) else None
+    if isinstance(start, dict):
+        _resolve_model(start, "path", folder)
     domains = data.get("domains")
     for domain in domains.values() if isinstance(domains, dict) else ():
         if not isinstance(domain, dict):
@@ -274,7 +152,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         _resolve_prompts(domain.get("prompts"), folder)
         _resolve_prompts(domain.get("validation"), folder)
         expert = domain.get("expert")
-        if isinstance(expert, dict) and expert.get("kind") in ("model", "rl", "adapter", "registered"):
+        if isinstance(expert, dict):
             _resolve_model(expert, "path", folder)
             _resolve_model(expert, "base", folder)
         _resolve_grader(domain.get("reward"), folder)
@@ -286,7 +164,7 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
 
 def _resolve(mapping: object, key: str, folder: Path) -> None:
     if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
-        mapping[key] = os.path.normpath(folder / Path(mapping[key]).expanduser())
+        mapping[key] = os.path.normpath(folder / expanded(mapping[key]))
 
 
 def _resolve_grader(grader: object, folder: Path) -> None:
@@ -295,7 +173,7 @@ def _resolve_grader(grader: object, folder: Path) -> None:
 
 
 def _resolve_prompts(prompts: object, folder: Path) -> None:
-    from configs.prompts import LOCAL_PATHS
+    from configs.blocks.prompts import LOCAL_PATHS
 
     if isinstance(prompts, dict) and prompts.get("kind") in LOCAL_PATHS:
         _resolve(prompts, "path", folder)
@@ -304,11 +182,15 @@ def _resolve_prompts(prompts: object, folder: Path) -> None:
 def _resolve_model(mapping: dict[str, Any], key: str, folder: Path) -> None:
     """A model is local if it is written as a path or found from the config's folder, else a hub name."""
     value = mapping.get(key)
-    if isinstance(value, str) and value and (value[0] in "./~" or (folder / value).exists()):
+    if isinstance(value, str) and value and (value[0] in "./~" or (folder / expanded(value)).exists()):
         _resolve(mapping, key, folder)
 
 
 # --------------------------------------------------------------------------------------- validation
+
+
+MOST_PROBLEMS = 50
+"""That one refusal tells."""
 
 
 def show(loc: Loc) -> str:
@@ -320,7 +202,7 @@ def show(loc: Loc) -> str:
 def _validate(data: dict[str, Any], places: dict[Loc, str], path: Path) -> MergeConfig:
     from pydantic import ValidationError
 
-    from configs.explain import explain
+    from configs.reading.explain import explain
     from configs.schema import MergeConfig
 
     def place(loc: Loc) -> str:
@@ -335,15 +217,18 @@ def _validate(data: dict[str, Any], places: dict[Loc, str], path: Path) -> Merge
     try:
         config = MergeConfig.model_validate(data)
     except ValidationError as error:
-        problems = [explain(item, data) for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        config, problems = None, [explain(item, data) for item in items[:MOST_PROBLEMS]]
+        if len(items) > MOST_PROBLEMS:
+            problems.append(((), f"has {len(items) - MOST_PROBLEMS} more problems"))
     else:
         problems = list(_coerced(config, data))
-    if problems:
+    if config is None or problems:
         raise ConfigError(*(f"{place(loc)}: {show(loc)}: {what}" for loc, what in problems))
     return config
 
 
-def _coerced(valid: object, given: object, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:
+def _coerced(valid: Any, given: object, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:
     """Scalars that pydantic had to convert: `steps: "5"` and `steps: true` are mistakes, not 5 and 1."""
     if isinstance(given, dict):
         for key, below in given.items():

@@ -9,32 +9,37 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from configs.baselines import (
-    AverageBaseline,
-    Baselines,
-    DistilledBaseline,
-    GrpoBaseline,
-    ModelBaseline,
-    OpdBaseline,
-    OracleBaseline,
-    TrainedBaseline,
-    WeightBaseline,
+from configs.blocks.baselines import AverageBaseline, Baselines, GrpoBaseline, SftBaseline, TrainedBaseline
+from configs.blocks.benchmarks import PROGRAM_FILES, NamedBenchmark
+from configs.blocks.experts import Expert, ModelExpert, RegisteredExpert, RLExpert, ServedExpert
+from configs.blocks.hardware import Hardware
+from configs.blocks.mixing import BALANCED, Mixing, WeightedMixing
+from configs.blocks.objective import (
+    AUTO,
+    DomainObjective,
+    ModelReference,
+    Objective,
+    Probe,
+    ServedReference,
+    TeacherBaseReference,
+    Verifiable,
 )
-from configs.benchmarks import PROGRAM_FILES, NamedBenchmark
-from configs.experts import Expert, ModelExpert, RegisteredExpert, RLExpert
-from configs.mixing import BALANCED, Mixing, WeightedMixing
-from configs.objective import AUTO, DomainObjective, ModelReference, Objective, Probe, TeacherBaseReference
-from configs.overlap import OverlapCheck
-from configs.prompts import Prompts
-from configs.rewards import Reward
-from configs.routing import LabelRouting, Routing
-from configs.strict import Name, Strict, Url
+from configs.blocks.prompts import OverlapCheck, Prompts
+from configs.blocks.rewards import Reward
+from configs.blocks.routing import LabelRouting, Routing
+from configs.blocks.strict import Name, PositiveInt, Seed, Strict, Url
+from configs.declared_baselines import DeclaredBaselines
+from configs.polish import Polish
+from configs.scorer import Scorer
+from configs.served import REFERENCE, Endpoint, served_place
+from configs.training import Metrics, ModelStart, Training
+from configs.verl_settings import VerlSettings, dotted
 
-RESERVED_NAMES = ("student", "reference")
+RESERVED_NAMES = ("student", REFERENCE)
 """Names that models of other roles have where domains name the teachers."""
 
 
@@ -57,75 +62,6 @@ class Domain(Strict):
     """Overrides of the global objective."""
 
 
-class Training(Strict):
-    """The merge: on-policy distillation of the base student."""
-
-    steps: PositiveInt = 50
-    """Optimizer steps."""
-    prompts_per_step: PositiveInt = 1024
-    """Prompts in a step, over all domains."""
-    samples_per_prompt: PositiveInt = 1
-    """Rollouts of one prompt; at a fixed number of rollouts more prompts beat more samples."""
-    learning_rate: PositiveFloat = 1e-5
-    """AdamW's learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises linearly to its value."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """What the learning rate does after the warm-up; `cosine` ends at zero with the last step."""
-    max_prompt_tokens: PositiveInt = 2048
-    """Length limit of a prompt, chat template included."""
-    too_long: Literal["refuse", "drop"] = "refuse"
-    """What happens to longer prompts: nothing starts, or they are left out, of the experts' training too."""
-    max_response_tokens: PositiveInt = 16384
-    """Rollout length limit."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's weight decay."""
-    gradient_clip: PositiveFloat = 1.0
-    """Largest gradient norm."""
-    loss_aggregation: Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum"] = (
-        "seq-mean-token-mean"
-    )
-    """How token losses become one number; the paper's is the mean over sequences of token means."""
-    save_every: PositiveInt = 10
-    """Steps between checkpoints; a stopped merge continues from the last one."""
-    seed: int = 42
-    """Seed of prompt order and sampling."""
-
-
-class Scorer(Strict):
-    """Who reads teacher's and reference's log-probabilities: two passes a rollout, one engine."""
-
-    kind: Literal["shared", "pool"] = "shared"
-    """`shared`: one process holds the reference and every teacher; `pool`: verl's own servers, one
-    vLLM engine (and one GPU or more) for each."""
-    tokens_per_batch: PositiveInt = 16384
-    """Most tokens that the shared scorer runs through a model at once."""
-    canary: bool = True
-    """The shared scorer reads 16 fixed tokens with each model at load and after every swap of weights; a
-    difference ends the run. `pool` swaps no weights and does not read this."""
-
-
-class Hardware(Strict):
-    """Where the run happens."""
-
-    device: Literal["cpu", "cuda"] = "cuda"
-    """`cpu` runs the same trainer on logical devices."""
-    gpus: PositiveInt = 1
-    """Devices a node for training and rollout (data-parallel ranks on a CPU)."""
-    nodes: PositiveInt = 1
-    """Nodes; above 1 `ray_address` must name a running Ray cluster."""
-    ray_address: str | None = None
-    """Address of a running Ray cluster; by default one is started on this machine and ended with the run."""
-    scorer_gpus: PositiveInt = 1
-    """Devices of each teacher's server in the `pool` scorer."""
-    rollout_memory_fraction: Annotated[float, Field(gt=0, le=0.95)] = 0.5
-    """Share of a GPU's memory that vLLM may take; on a CPU the cache holds just what a step needs."""
-    rollout_tensor_parallel: PositiveInt = 1
-    """Devices that share one rollout engine."""
-    tokens_per_device: PositiveInt = 32768
-    """Most tokens in one micro-batch of the update, on one device."""
-
-
 class Evaluation(Strict):
     """How models are compared; the same for every model."""
 
@@ -137,24 +73,25 @@ class Evaluation(Strict):
     """Also one greedy answer to each problem."""
     max_response_tokens: PositiveInt | None = None
     """Answer length limit; by default that of `training`."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the sampled answers."""
     harness: Literal["warn", "stop"] = "warn"
     """What a grader does to the run that accepts less than 99% of its benchmark's own solutions."""
 
 
-class MergeConfig(Strict):
+class MergeConfig(Strict, DeclaredBaselines):
     """One merge, as the user declares it."""
 
     name: Name
     """Name of the run; its folder is `runs/<name>` unless `--run-dir` says otherwise."""
     student: str
-    """The base student, where training starts and the reference: a model folder or hub name."""
+    """The base student: a model folder or hub name. By default training starts at its weights, and it is the
+    reference."""
     domains: Annotated[dict[Name, Domain], Field(min_length=1)]
     """The domains by name, one teacher each."""
     prompts: Prompts | None = None
     """Prompts of several domains in one source, each labelled (see `routing`)."""
-    chat_template: dict[str, bool | int | float | str] = Field({})
+    chat_template: dict[str, bool | int | float | str] = Field(default={})
     """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
     routing: Routing = LabelRouting()
     """How a prompt finds its teacher, by name or as a block."""
@@ -171,15 +108,23 @@ class MergeConfig(Strict):
     """How lambda is probed, by `protege probe` and for `objective.reward_scale: auto`."""
     training: Training = Training()
     """How the student is trained."""
+    polish: Polish | None = None
+    """A short reinforcement learning of the student after its distillation; by default there is none."""
     scorer: Scorer = Scorer()
     """Who scores the rollouts."""
     hardware: Hardware = Hardware()
     """Where."""
+    verl: VerlSettings = Field({})
+    """Further settings of verl's, by its own dotted keys, such as
+    `{actor_rollout_ref.actor.optim.betas: [0.9, 0.95]}`: of the merge, the polish, experts that are built and
+    every baseline that is trained but `sft`. Keys that Protege sets itself are refused."""
+    metrics: Metrics = Metrics()
+    """What is measured in training."""
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
     baselines: Baselines = (AverageBaseline(kind="average"),)
     """What else is compared, by name (`opd`, `interpolation`, `sft`, `grpo`, `average`, `task_arithmetic`,
-    `ties`, `dare`, `extrapolation`, `oracle`) or as a block, each kind once."""
+    `ties`, `dare`, `extrapolation`, `oracle`, `teacher_more`) or as a block, each kind once."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
@@ -259,12 +204,27 @@ class MergeConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _distributions_need_the_shared_scorer(self) -> MergeConfig:
-        if self.objective.estimator.kind != "sampled" and self.scorer.kind != "shared":
-            raise ValueError(
-                f"objective.estimator: {self.objective.estimator.kind} compares whole distributions, which "
-                "scorer.kind: shared can; verl's pool returns the sampled token only (estimator: sampled)"
-            )
+    def _the_scorer_can_read_the_models(self) -> MergeConfig:
+        estimator, served = self.objective.estimator, self.served()
+        self.scorer.check_models(list(self.domains), served)
+        if not estimator.compares_distributions or (self.scorer.kind == "shared" and not served):
+            return self
+        scorers = {"pool": "verl's pool", "sharded": "scorer.kind: sharded"}
+        who = scorers.get(self.scorer.kind) or f"a server ({served_place(next(iter(served)))})"
+        raise ValueError(
+            f"objective.estimator: {estimator.kind} compares whole distributions, which scorer.kind: shared "
+            f"can; {who} gives the sampled token only (estimator: sampled)"
+        )
+
+    @model_validator(mode="after")
+    def _the_estimator_has_advantages(self) -> MergeConfig:
+        overrides = {name: domain.objective for name, domain in self.domains.items() if domain.objective}
+        self.objective.check_advantages(overrides, self.training.samples_per_prompt)
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_have_devices(self) -> MergeConfig:
+        self.scorer.check_replicas(self.hardware)
         return self
 
     @model_validator(mode="after")
@@ -279,10 +239,10 @@ class MergeConfig(Strict):
     def _bases_are_given_where_they_are_read(self) -> MergeConfig:
         wanted = self.objective.reference.kind == "teacher_base"
         for name, domain in self.domains.items():
-            if not isinstance(domain.expert, ModelExpert | RegisteredExpert):
+            if not isinstance(domain.expert, ModelExpert | RegisteredExpert | ServedExpert):
                 continue
             place, base = f"domains.{name}.expert.base", domain.expert.base
-            if wanted and base is None and isinstance(domain.expert, ModelExpert):
+            if wanted and base is None and not isinstance(domain.expert, RegisteredExpert):
                 raise ValueError(
                     f"objective.reference: teacher_base needs {place}, what this expert was before its RL"
                 )
@@ -297,70 +257,95 @@ class MergeConfig(Strict):
                 self.grpo_prompts_per_step(baseline)
         return self
 
+    @model_validator(mode="after")
+    def _a_control_has_what_it_controls(self) -> MergeConfig:
+        if self.teacher_more() is None:
+            return self
+        if self.polish is None:
+            raise ValueError(
+                "baselines: `teacher_more` trains the experts on as `polish` trains the student, and there "
+                "is none; declare a `polish`, or leave the baseline out"
+            )
+        if not any(isinstance(domain.expert, RLExpert) for domain in self.domains.values()):
+            kinds = ", ".join(f"{name} {domain.expert.kind}" for name, domain in self.domains.items())
+            raise ValueError(
+                f"baselines: `teacher_more` trains on experts of kind `rl`, and no domain has one ({kinds}); "
+                "leave the baseline out"
+            )
+        return self
+
     def reference_of(self, domain: str) -> str:
         """The model whose log-probability B is for this domain's prompts."""
         reference, expert = self.objective.reference, self.domains[domain].expert
-        if isinstance(reference, ModelReference):
-            return reference.path
-        if isinstance(reference, TeacherBaseReference) and isinstance(expert, ModelExpert | RLExpert):
+        if isinstance(reference, ModelReference | ServedReference):
+            return reference.path or self.student
+        if isinstance(reference, TeacherBaseReference) and isinstance(
+            expert, ModelExpert | RLExpert | ServedExpert
+        ):
             return expert.base or self.student
         return self.student
 
+    def served(self) -> dict[str, Endpoint]:
+        """The models that a server reads, by the domain whose teacher they are, or `reference`."""
+        experts = {name: domain.expert for name, domain in self.domains.items()}
+        served: dict[str, Endpoint] = {
+            name: expert for name, expert in experts.items() if isinstance(expert, ServedExpert)
+        }
+        reference = self.objective.reference
+        return served | ({REFERENCE: reference} if isinstance(reference, ServedReference) else {})
+
     def reward_scale_of(self, domain: str) -> float | None:
-        """Lambda that holds for this domain's prompts once warmed up; None for an `auto` not yet chosen."""
+        """Lambda that is declared for this domain's prompts; None for an `auto` not yet chosen."""
         override = self.domains[domain].objective
         own = None if override is None else override.reward_scale
         declared = self.objective.reward_scale if own is None else own
         return None if declared == AUTO else declared
 
-    def with_reward_scales(self, chosen: Mapping[str, float]) -> MergeConfig:
-        """The same with these lambdas in place of `auto`, by domain."""
+    def with_experts(self, experts: Mapping[str, Expert]) -> MergeConfig:
+        """The same with these experts, by domain."""
         domains = dict(self.domains)
-        for name, scale in chosen.items():
-            objective = domains[name].objective or DomainObjective()
-            own = objective.model_copy(update={"reward_scale": scale})
-            domains[name] = domains[name].model_copy(update={"objective": own})
+        for name, expert in experts.items():
+            domains[name] = domains[name].model_copy(update={"expert": expert})
         return self.model_copy(update={"domains": domains})
-
-    def reward_scale_at(self, domain: str, step: int) -> float:
-        """Lambda of this domain's prompts in a step (counted from 1)."""
-        warmup = self.objective.reward_scale_warmup_steps
-        share = min(1.0, (step - 1) / warmup) if warmup else 1.0
-        return 1.0 + share * (self.reward_scale_of(domain) - 1.0)
 
     def loss_weight_of(self, domain: str) -> float:
         """Factor of this domain's token losses."""
         override = self.domains[domain].objective
         return 1.0 if override is None else override.weight
 
-    def trains_opd(self) -> bool:
-        """Whether the baseline `opd` is trained."""
-        return any(isinstance(baseline, OpdBaseline) for baseline in self.baselines)
+    def verifiable_of(self, domain: str) -> Verifiable:
+        """What the reward of this domain's answers does beside its teacher."""
+        override = self.domains[domain].objective
+        own = None if override is None else override.verifiable
+        return self.objective.verifiable if own is None else own
 
-    def compares_oracle(self) -> bool:
-        """Whether the routed oracle is shown."""
-        return any(isinstance(baseline, OracleBaseline) for baseline in self.baselines)
+    def starts_from(self, model: str) -> bool:
+        """Whether training starts at the weights of this model, as `student` and `training.start` name it."""
+        start = self.training.start
+        if isinstance(start, ModelStart):
+            return model == start.path
+        return start.kind == "student" and model == self.student
 
-    def model_baselines(self) -> tuple[ModelBaseline, ...]:
-        """The baselines that are a model of their own, in the order of the config."""
-        return tuple(baseline for baseline in self.baselines if isinstance(baseline, ModelBaseline))
+    def verl_settings(self, part: Expert | TrainedBaseline | Polish | None = None) -> dict[str, Any]:
+        """Further settings of verl's by dotted key: the merge's, under a part's own.
 
-    def distilled_baselines(self) -> tuple[DistilledBaseline, ...]:
-        """The baselines that are the merge's training at another lambda."""
-        return tuple(baseline for baseline in self.baselines if isinstance(baseline, DistilledBaseline))
-
-    def trained_baselines(self) -> tuple[TrainedBaseline, ...]:
-        """The baselines that are trained as the merge is."""
-        return tuple(baseline for baseline in self.baselines if isinstance(baseline, TrainedBaseline))
+        `sft` is trained by another trainer of verl's, with other keys, and has its own only.
+        """
+        own = getattr(part, "verl", None)
+        return dotted(own) if isinstance(part, SftBaseline) else dotted(self.verl, own)
 
     def grpo_prompts_per_step(self, baseline: GrpoBaseline) -> int:
         """Prompts, over all domains, that make as many rollouts as the merge's step; raises ValueError."""
         rollouts = self.training.prompts_per_step * self.training.samples_per_prompt
         return baseline.prompts_per_step(rollouts, len(self.domains))
 
-    def weight_baselines(self) -> tuple[WeightBaseline, ...]:
-        """The baselines that are computed from the experts' weights."""
-        return tuple(baseline for baseline in self.baselines if isinstance(baseline, WeightBaseline))
+    def step_sizes(self) -> dict[str, int]:
+        """Prompts in a step of every training that mixes the domains' prompts, by what messages call them."""
+        sizes = {"training.prompts_per_step": self.training.prompts_per_step}
+        for baseline in self.baselines:
+            if isinstance(baseline, GrpoBaseline):
+                sizes["prompts of a step of baseline `grpo`"] = self.grpo_prompts_per_step(baseline)
+        return sizes
 
     def evaluation_tokens(self) -> int:
         """Answer length limit of the evaluation, in tokens."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import types
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +12,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from common.files import write_text
 from configs.json_schema import editor_schema
+from configs.reading.shape import is_model, kind_of, members
 from configs.schema import MergeConfig
-from configs.shape import is_model, kind_of, members
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -24,6 +24,7 @@ HEAD = """# Config reference
 Written from the types in `configs/` by `python -m configs.schema_doc`; `config.schema.json` is the same for
 editors. Unknown keys are refused. A relative path is read from the config file's folder; a model is a
 local folder if it is written as a path (`./`, `../`, `/`, `~`) or is found from there, else a hub name.
+Whole numbers are below 2^31.
 `--set a.b.c=value` overrides any key, lists by position (`domains.math.benchmarks.0.limit=5`).
 """
 
@@ -46,10 +47,7 @@ def files() -> dict[Path, str]:
 def main() -> None:
     """Write the files, each whole or not at all."""
     for path, text in files().items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
         print(path)
 
 
@@ -127,6 +125,10 @@ def _groups() -> list[list[type[BaseModel]]]:
     return [_models_in(field.annotation) for model in _models() for field in model.model_fields.values()]
 
 
+UNSAID = (None, 2**31)
+"""No limit, and that of every whole number, which the head tells."""
+
+
 def _limits(metadata: Iterable[object]) -> str:
     """The limits among a type's annotations, in words."""
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "min_length": "length at least"}
@@ -134,7 +136,7 @@ def _limits(metadata: Iterable[object]) -> str:
     for item in metadata:
         for part in item.metadata if isinstance(item, FieldInfo) else [item]:
             limits = {key: getattr(part, key, None) for key in words}
-            found += [f"{words[key]} {limit}" for key, limit in limits.items() if limit is not None]
+            found += [f"{words[key]} {limit}" for key, limit in limits.items() if limit not in UNSAID]
     return f" ({', '.join(found)})" if found else ""
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
+
+from common.errors import ConfigError
+from common.files import new_file
+from common.reading import opened, plain_json, typed_json
+
+Mode = Literal["greedy", "sampled"]
 
 
 class Verdict(StrEnum):
@@ -57,7 +62,7 @@ class Sample:
 
     benchmark: str
     problem_id: str
-    mode: Literal["greedy", "sampled"]
+    mode: Mode
     index: int
     """Position among the answers of the same model to the same problem in the same mode, from 0."""
     prompt: str | tuple[dict[str, str], ...]
@@ -74,36 +79,44 @@ class Sample:
 
     @classmethod
     def from_json(cls, line: str) -> Sample:
-        """The sample that `to_json` wrote. Raises ValueError for anything else."""
-        fields = json.loads(line)
-        try:
-            if isinstance(fields["prompt"], list):
-                fields["prompt"] = tuple(fields["prompt"])
-            return cls(**{**fields, "verdict": Verdict(fields["verdict"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a sample record: {error}") from None
+        """The sample that `to_json` wrote. Raises ConfigError for anything else."""
+        return _sample(line.encode(), "not a sample record")
+
+
+def _sample(line: bytes, where: str) -> Sample:
+    try:
+        return typed_json(line, Sample, where)
+    except ConfigError:
+        if b"\\ud" not in line.lower():
+            raise
+    # a model may write half of a character, which pydantic takes for no text
+    fields = plain_json(line, where)
+    sample = typed_json(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"), Sample, where)
+    asked = fields["prompt"]
+    prompt = asked if isinstance(asked, str) else tuple(asked)
+    return replace(sample, prompt=prompt, completion=fields["completion"], detail=fields["detail"])
+
+
+Samples = Mapping[tuple[str, str], Sequence[Sample]]
+"""Judged answers by (model, benchmark)."""
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write one sample a line; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(sample.to_json() + "\n" for sample in samples)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(sample.to_json() + "\n" for sample in samples)
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples of a file, in its order. Raises ValueError, naming the line, if one is damaged."""
+    """Samples of a file, in its order. Raises ConfigError, naming the line, if one is damaged."""
     samples = []
-    with Path(path).open(encoding="utf-8") as file:
+    with opened(Path(path), "a file of samples") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                samples.append(Sample.from_json(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+            samples.append(_sample(line, f"{path}, line {number}: not a sample record"))
     return samples
+
+
+def is_asked(role: str, own_domain: str | None, domain: str) -> bool:
+    """Whether a model answers the benchmarks of a domain: all do but a baseline that has a domain of its own,
+    which answers that one's alone."""
+    return role != "baseline" or own_domain in (None, domain)

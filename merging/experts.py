@@ -6,36 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from configs.experts import RLExpert
-from configs.load import ConfigError
-from merging.preflight import Preflight
-from merging.progress import bar, grpo_text, say
-from merging.prompt_stage import is_for_expert
-from merging.run_folder import RunFolder
-from teachers.build import ExpertOrder, build_expert, find_expert
-from teachers.registry import ExpertRecord, Registry, open_registry
-from trainer.errors import RunFailed
-from trainer.run import last_checkpoint
+from common.errors import ConfigError, RunFailed
+from common.progress import say
+from merging.checks.found import Preflight
+from merging.state.run_folder import RunFolder
+from teachers.registry.local import ExpertRecord
+from teachers.registry.opening import open_registry
 
 if TYPE_CHECKING:
-    from merging.cluster import Cluster
-    from merging.run import Teacher
-
-
-def orders(folder_config, found: Preflight) -> dict[str, ExpertOrder]:
-    """What has to be had for each domain whose expert is RL-built."""
-    return {
-        name: ExpertOrder(
-            name,
-            folder_config,
-            domain.expert,
-            tuple(
-                item for item in found.routed if item.domain == name and is_for_expert(folder_config, item)
-            ),
-        )
-        for name, domain in folder_config.domains.items()
-        if isinstance(domain.expert, RLExpert)
-    }
+    from merging.state.cluster import Cluster
+    from merging.state.teacher import Teacher
 
 
 def build_or_find(
@@ -46,21 +26,14 @@ def build_or_find(
     Raises ConfigError for an expert of the registry whose files are not those recorded.
     """
     registry = open_registry(folder.config.registry)
-    ordered = orders(folder.config, found)
-    for domain in folder.config.domains:
-        if domain not in ordered:
-            record = found.registered.records.get(domain)  # checked by preflight
-            if record is not None:
-                registry.note_use(record.id, folder.path)
-            yield domain, record
-            continue
-        record = find_expert(registry, ordered[domain])
-        if record is not None:
+    for domain, expert in found.experts(folder.config).items():
+        record = expert.find(registry)
+        if expert.is_built and record is not None:
             say(f"expert {domain}: found in the registry ({record.id})")
-            registry.check(registry.fetch(record))
-        else:
-            record = _build(folder, registry, ordered[domain], cluster)
-        registry.note_use(record.id, folder.path)
+        elif expert.is_built:
+            record = expert.build(registry, cluster, folder.measured)
+        if record is not None:
+            registry.note_use(record.id, folder.path)
         yield domain, record
 
 
@@ -76,7 +49,7 @@ def record_scores(folder: RunFolder, teachers: list[Teacher], samples: Mapping) 
 
 def _record_scores(folder: RunFolder, teacher: Teacher, samples: Mapping) -> None:
     from teachers.evaluation import scores, settings, without_base
-    from teachers.fingerprint import fingerprint
+    from teachers.models.fingerprint import fingerprint
 
     config, registry = folder.config, open_registry(folder.config.registry)
     benchmarks = [benchmark.name for benchmark in config.domains[teacher.domain].benchmarks]
@@ -89,18 +62,3 @@ def _record_scores(folder: RunFolder, teacher: Teacher, samples: Mapping) -> Non
     if record.base_sha256 != fingerprint(config.student).weights_sha256:
         found = without_base(found)  # the run's base is not what this expert was made from
     registry.update(replace(record, evaluation=found, evaluation_settings=settings(config)))
-
-
-def _build(folder: RunFolder, registry: Registry, order: ExpertOrder, cluster: Cluster) -> ExpertRecord:
-    from teachers.registry import expert_id
-
-    work = registry.root / "building" / expert_id(order.identity()) / "checkpoints"
-    with (
-        folder.measured.stage(f"expert {order.domain}"),
-        bar(f"expert {order.domain} (GRPO)", order.recipe.steps, last_checkpoint(work)) as shown,
-    ):
-
-        def on_step(step: int, raw: dict[str, float]) -> None:
-            shown.update(step, grpo_text(raw))
-
-        return build_expert(registry, order, cluster, on_step)

@@ -11,46 +11,30 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError, LoadedConfig, load_config
+from common.errors import ConfigError
+from common.files import write_json
+from common.locks import RunLock
+from common.progress import say
+from common.words import gib
+from configs.load import LoadedConfig, load_config
 from eval.report.data import OPD_BASELINE
 from eval.sweep.data import OPD_SCALE
-from merging.agreement import decide_open_prompts
-from merging.cluster import Cluster
-from merging.harness import check_harness, harness_file
-from merging.lock import RunLock
-from merging.measure import Measured
-from merging.preflight import GIB, Preflight, preflight
-from merging.probe import check_prompts
-from merging.progress import say
-from merging.run import (
-    Teacher,
-    evaluate_models,
-    experts,
-    train_baselines,
-    train_student,
-    write_prompts,
-)
-from merging.run_folder import RunFolder
-from trainer.files import write_json
-
-
-@dataclass(frozen=True, eq=False)
-class SweepRun:
-    """One point of the grid."""
-
-    reward_scale: float
-    seed: int
-    loaded: LoadedConfig
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        return self.path.name
+from merging.checks.found import Preflight
+from merging.checks.preflight import preflight
+from merging.checks.probe_prompts import check_probed, prompts_of_probe
+from merging.planning.memory import kept_bytes
+from merging.reports.sweep_run import SweepRun
+from merging.run import evaluate_models, experts, train_baselines, train_student, write_prompts
+from merging.state.cluster import Cluster, OnDevice
+from merging.state.harness import check_harness, harness_file
+from merging.state.measure import Measured
+from merging.state.run_folder import RunFolder
+from merging.state.served import write_facts
+from merging.state.teacher import Teacher
+from merging.training.agreement import decide_open_prompts
 
 
 def sweep(
@@ -65,35 +49,40 @@ def sweep(
 
     Raises ConfigError before anything starts, and RunFailed if a started part fails.
     """
-    from merging.sweep_report import write
+    from merging.reports.sweep_report import write
 
     base = load_config(config, overrides)
     sweep_dir = (sweep_dir or Path("runs") / f"{base.config.name}.sweep").absolute()
     runs = grid(base, reward_scales, seeds, sweep_dir)
     found = preflight(runs[0].loaded, runs[0].path)  # seed and lambda change nothing that is checked
     _check_disk(found, runs, sweep_dir)
-    if with_probe:
-        check_prompts(runs[0].loaded.config, found.routed, base.config.domains)
+    for domain, expert in found.experts(found.config).items() if with_probe else ():
+        check_probed(expert)
+        prompts_of_probe(runs[0].loaded.config, found.routed, domain, 1)
     with RunLock(sweep_dir), ExitStack() as locks:
         for run in runs:
             locks.enter_context(RunLock(run.path))
         folders = {run: RunFolder.open(run.path, run.loaded, found) for run in runs}
         first = folders[runs[0]]
+        for folder in folders.values():
+            write_facts(folder.path, found.served)
         check_harness(first)
         for folder in folders.values():
             if folder is not first:
                 shutil.copy(harness_file(first), harness_file(folder))
         measured = Measured(sweep_dir)
-        with measured.watching_memory(), Cluster(first) as cluster:
+        with measured.watching_memory(), Cluster(first.config, first.path) as cluster:
             with measured.stage("experts"):
                 teachers = experts(first, found, cluster)
-                found = decide_open_prompts(first, found, teachers)
+                found = decide_open_prompts(first, found, teachers, cluster.on_device)
             with measured.stage("merges"):
                 _train(runs, folders, teachers, found, cluster)
             cluster.close()  # evaluation wants the memory
             if with_probe:
                 with measured.stage("probe"):
-                    _probe(first, teachers, found, [run.reward_scale for run in runs], sweep_dir)
+                    scales = sorted({run.reward_scale for run in runs})
+                    _probe(first, teachers, found, scales, sweep_dir, cluster.on_device)
+                    cluster.close()
             with measured.stage("evaluation"):
                 samples = _evaluate(runs, folders, teachers)
         return write(sweep_dir, runs, folders, teachers, samples, measured)
@@ -109,7 +98,8 @@ def grid(base: LoadedConfig, reward_scales: Sequence[float], seeds: int, sweep_d
             )
     scales = sorted(set(reward_scales))
     overrides = list(base.overrides)
-    if OPD_SCALE in scales and base.config.trains_opd():  # lambda 1 of the grid is the same training
+    # lambda 1 of the grid is the same training, unless a polish follows it
+    if OPD_SCALE in scales and base.config.trains_opd() and base.config.polish is None:
         others = [baseline for baseline in base.config.baselines if baseline.kind != OPD_BASELINE]
         kept = [baseline.model_dump(mode="json") for baseline in others]
         overrides.append(f"baselines={json.dumps(kept)}")
@@ -126,13 +116,12 @@ def grid(base: LoadedConfig, reward_scales: Sequence[float], seeds: int, sweep_d
 def _check_disk(found: Preflight, runs: Sequence[SweepRun], sweep_dir: Path) -> None:
     """Every run keeps its models; the checkpoints of one run at a time lie beside them."""
     folder = next(parent for parent in (sweep_dir, *sweep_dir.parents) if parent.exists())
-    kept = 1 + len(runs[0].loaded.config.baselines)
-    needed = found.disk_bytes + (len(runs) - 1) * kept * 4 * found.fingerprints["student"].parameters
+    needed = found.disk_bytes + (len(runs) - 1) * kept_bytes(runs[0].loaded.config, found.fingerprints)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigError(
-            f"sweep folder {sweep_dir}: about {needed / GIB:.1f} GiB of disk needed for {len(runs)} runs, "
-            f"{free / GIB:.1f} GiB free"
+            f"sweep folder {sweep_dir}: about {gib(needed)} of disk needed for {len(runs)} runs, "
+            f"{gib(free)} free"
         )
 
 
@@ -148,8 +137,7 @@ def _train(
         write_prompts(folders[run], found)
         train_student(folders[run], teachers, cluster)
         train_baselines(folders[run], teachers, found.routed, cluster)
-        trained = [folders[run].path / baseline.kind for baseline in run.loaded.config.trained_baselines()]
-        for work in (folders[run].train, *trained):  # their models are exported
+        for work in folders[run].works().values():  # their models are exported
             shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 
@@ -159,12 +147,14 @@ def _probe(
     found: Preflight,
     reward_scales: Sequence[float],
     sweep_dir: Path,
+    on_device: OnDevice,
 ) -> None:
-    from merging.probe import sample_optima, table_row
+    from merging.training.probe import sample_optima, table_row
 
-    paths = {teacher.domain: teacher.model_path for teacher in teachers}
-    scales = sorted(set(reward_scales))
-    results = sample_optima(folder.config, found.routed, paths, scales, lambda r: say(table_row(r)))
+    paths = {teacher.domain: teacher.folder for teacher in teachers}
+    results = sample_optima(
+        folder.config, found.routed, paths, reward_scales, lambda r: say(table_row(r)), on_device
+    )
     write_json(sweep_dir / "probe.json", [result.to_json() for result in results])
 
 
@@ -172,14 +162,14 @@ def _evaluate(
     runs: Sequence[SweepRun], folders: dict[SweepRun, RunFolder], teachers: list[Teacher]
 ) -> dict[SweepRun, dict]:
     """Samples of every run; models that several runs share are found in the registry's cache."""
-    with _one_generator() as make_generator:
+    with one_generator() as make_generator:
         return {run: evaluate_models(folders[run], teachers, make_generator=make_generator) for run in runs}
 
 
 @contextmanager
-def _one_generator() -> Iterator[Callable[..., Any]]:
+def one_generator() -> Iterator[Callable[..., Any]]:
     """A stand-in for `Generator` that keeps one engine over several evaluations of equal settings."""
-    from eval.generate import Generator
+    from eval.generation.generate import Generator
 
     kept: dict[tuple, Generator] = {}
 

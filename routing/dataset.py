@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from configs.rewards import Reward, row_text
-from routing.routers import RoutedPrompt
+from common.files import new_file
+from configs.blocks.rewards import Reward, row_text
+from routing.routers.decisions import RoutedPrompt
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def write_parquet(
@@ -19,6 +22,7 @@ def write_parquet(
     reward_scales: Sequence[float],
     loss_weights: Mapping[str, float] | None = None,
     split: str = "train",
+    columns: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
     """Write the rows in order, in verl's format; the file appears whole or not at all.
 
@@ -26,33 +30,30 @@ def write_parquet(
     "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row from 0, prompt `id`,
     `domain`, `reward` name, or a block's settings as JSON text, `split`), `teacher` (domain),
     `reward_scale` (lambda, float64) and `loss_weight` (float64). `reward_scales` holds an entry for every
-    row, `rewards` and `loss_weights` (by default 1) for every domain of the rows.
+    row, `rewards` and `loss_weights` (by default 1) for every domain of the rows. `columns` are further ones
+    (float64), by name, with the value of every domain.
     """
     import pyarrow
 
     assert rows, "a training file has rows"
-    weights = loss_weights or {}
+    weights, further = loss_weights or {}, columns or {}
     said = {domain: row_text(reward) for domain, reward in rewards.items()}
     records = [
         {**_record(i, row, said[row.domain], split), "reward_scale": float(scale),
-         "loss_weight": float(weights.get(row.domain, 1.0))}
+         "loss_weight": float(weights.get(row.domain, 1.0)),
+         **{name: values[row.domain] for name, values in further.items()}}
         for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
     ]  # fmt: skip
-    table = pyarrow.Table.from_pylist(records, schema=_schema())
+    table = pyarrow.Table.from_pylist(records, schema=_schema(further))
     return write_whole(table, Path(path))
 
 
-def write_whole(table, path: Path) -> Path:
+def write_whole(table: pyarrow.Table, path: Path) -> Path:
     """Writes the table so that the file appears whole or not at all; returns `path`."""
     import pyarrow.parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(path) as temporary:
         pyarrow.parquet.write_table(table, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -73,8 +74,8 @@ def _record(index: int, row: RoutedPrompt, reward: str, split: str) -> dict[str,
     }
 
 
-def _schema():
-    """The columns' types, so that they do not depend on the rows."""
+def _schema(further: Iterable[str]) -> pyarrow.Schema:
+    """The columns' types, so that they do not depend on the rows; `further` ones hold numbers."""
     import pyarrow as pa
 
     text = pa.string()
@@ -89,21 +90,19 @@ def _schema():
             ("teacher", text),
             ("reward_scale", pa.float64()),
             ("loss_weight", pa.float64()),
+            *((name, pa.float64()) for name in further),
         ]
     )
 
 
 def with_reward_scales(
-    source: Path, target: Path, prompts_per_step: int, scale_of: Callable[[str, int], float]
+    source: Path, target: Path, scales_of: Callable[[Sequence[str]], Sequence[float]]
 ) -> None:
-    """Copies scheduled rows with another lambda each: `scale_of(teacher, step)`, steps counted from 1."""
+    """Copies scheduled rows with another lambda each, which `scales_of` tells from the rows' teachers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pq.read_table(source)
-    scales = [
-        scale_of(teacher, 1 + place // prompts_per_step)
-        for place, teacher in enumerate(table.column("teacher").to_pylist())
-    ]
+    scales = scales_of(table.column("teacher").to_pylist())
     column = table.schema.get_field_index("reward_scale")
     write_whole(table.set_column(column, "reward_scale", pa.array(scales, pa.float64())), target)

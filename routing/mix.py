@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
-from configs.mixing import SHUFFLED, CurriculumOrder, Mixing, ShuffledOrder, TemperatureMixing, WeightedMixing
+from configs.blocks.mixing import SHUFFLED, CurriculumOrder, Mixing, ShuffledOrder, TemperatureMixing
 from routing.apportion import interleaved, step_counts
-from routing.routers import RoutedPrompt
+from routing.routers.decisions import RoutedPrompt
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,25 @@ def shares_of(mixing: Mixing, numbers: Mapping[str, int]) -> dict[str, Fraction]
     """Each domain's share of every step, from the number of prompts that it has."""
     if not numbers:
         return {}
-    if isinstance(mixing, WeightedMixing):
-        weights = {name: Fraction(repr(mixing.weights[name])) for name in numbers}
-    elif isinstance(mixing, TemperatureMixing):
-        # relative to the largest, so that no power overflows, and as whole numbers of 1e-9, which is finer
-        # than a row of any training and keeps the arithmetic of the shares fast
-        largest, power = max(numbers.values()), 1 / mixing.temperature
-        relative = {name: (number / largest) ** power for name, number in numbers.items()}
-        weights = {name: Fraction(max(round(value * 10**9), 1)) for name, value in relative.items()}
-    else:
-        weights = dict.fromkeys(numbers, Fraction(1))
+    weights = WEIGHTS[mixing.kind](mixing, numbers)
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
+
+
+def _by_number(mixing: TemperatureMixing, numbers: Mapping[str, int]) -> dict[str, Fraction]:
+    """Relative to the largest, so that no power overflows, and as whole numbers of 1e-9, which is finer than
+    a row of any training and keeps the arithmetic of the shares fast."""
+    largest, power = max(numbers.values()), 1 / mixing.temperature
+    relative = {name: (number / largest) ** power for name, number in numbers.items()}
+    return {name: Fraction(max(round(value * 10**9), 1)) for name, value in relative.items()}
+
+
+WEIGHTS: Mapping[str, Callable[[Any, Mapping[str, int]], dict[str, Fraction]]] = {
+    "balanced": lambda mixing, numbers: dict.fromkeys(numbers, Fraction(1)),
+    "weighted": lambda mixing, numbers: {name: Fraction(repr(mixing.weights[name])) for name in numbers},
+    "temperature": _by_number,
+}
+"""By kind of mixing: what each domain's share is in proportion to."""
 
 
 def by_domain(routed: Sequence[RoutedPrompt]) -> dict[str, list[RoutedPrompt]]:
@@ -135,7 +143,7 @@ def _passes(prompts: list[RoutedPrompt], seed: str) -> Iterator[RoutedPrompt]:
 def _ordered(
     passes: Iterator[RoutedPrompt], rows: int, order: ShuffledOrder | CurriculumOrder
 ) -> Iterator[RoutedPrompt]:
-    if isinstance(order, ShuffledOrder):
+    if order.kind != "curriculum":
         return passes
     return iter(sorted(islice(passes, rows), key=lambda item: difficulty(item, order)))
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from routing.sources import Prompt
+from routing.sources.collect import Prompt
 
 NGRAM = 13
 """Words in a row that count as the same text, where nothing else is said."""
@@ -79,7 +79,7 @@ def _overlap(
 class _Questions:
     """Texts without the instruction that they end with."""
 
-    def __init__(self, endings: Collection[str]):
+    def __init__(self, endings: Collection[str]) -> None:
         # the longest first: one ending may be the end of another
         self.endings = sorted({end.strip() for end in endings if end.strip()}, key=lambda e: (-len(e), e))
 

@@ -5,27 +5,39 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.experts import RLExpert
-from configs.rewards import reward_identity
+from common.files import json_lines, new_folder, remove_folder, write_json, write_text
+from common.models import resolve_model
+from configs.blocks.experts import RLExpert
+from configs.blocks.rewards import reward_identity
 from configs.schema import MergeConfig
 from routing.dataset import write_parquet
 from routing.mix import schedule
-from routing.routers import RoutedPrompt
-from teachers import adapters, expert_files
-from teachers.distance import weight_distance
-from teachers.fingerprint import facts, fingerprint, resolve_model
+from routing.routers.decisions import RoutedPrompt
+from teachers.models import adapters
+from teachers.models.distance import weight_distance
+from teachers.models.fingerprint import facts, fingerprint
 from teachers.provenance import versions
-from teachers.registry import LEARNING_CURVE, MODEL, RECORD, ExpertRecord, Registry, expert_id, record_json
+from teachers.registry.local import (
+    LEARNING_CURVE,
+    MODEL,
+    RECORD,
+    ExpertRecord,
+    Registry,
+    expert_files,
+    expert_id,
+    record_json,
+)
 from trainer.export import export, export_adapter
-from trainer.files import new_folder, write_json
 from trainer.job import Lora, TrainingJob
-from trainer.ray_cluster import RayCluster
+from trainer.processes.ray_cluster import RayCluster
 from trainer.run import OnStep, attempts, read_metrics, train, wall_seconds
+from trainer.settings.owned import weight_settings
 
 LORA_FIELDS = ("lora_rank", "lora_alpha")
 REWARD_METRIC = "critic/score/mean"
@@ -63,14 +75,26 @@ class ExpertOrder:
         rank, alpha = self.recipe.lora_rank, self.recipe.lora_alpha
         return None if rank is None else Lora(rank, 2 * rank if alpha is None else alpha)
 
+    @property
+    def verl_settings(self) -> dict[str, Any]:
+        """Further settings of verl's, by dotted key."""
+        return self.config.verl_settings(self.recipe)
+
     def identity(self) -> dict[str, Any]:
         """Base, recipe, reward, data and lengths; nothing that leaves the weights as they are."""
         base = fingerprint(self.base)
-        own = {"base", "save_every", "max_response_tokens", *LORA_FIELDS}
+        own = {"base", "save_every", "max_response_tokens", "verl", *LORA_FIELDS}
         recipe = self.recipe.model_dump(exclude=own)
         if self.lora is not None:  # experts without an adapter keep the ids of before there were any
             recipe |= {"lora_rank": self.lora.rank, "lora_alpha": self.lora.alpha}
+        # in the identity only where they are set: other experts keep their ids
+        further: dict[str, Any] = {}
+        if settings := weight_settings(self.verl_settings):
+            further["verl"] = settings
+        if (quantization := self.config.hardware.rollout_quantization) != "none":
+            further["rollout_quantization"] = quantization
         return {
+            **further,
             "base_weights": base.weights_sha256,
             "base_tokenizer": base.tokenizer_sha256,
             "base_chat_template": base.chat_template_sha256,
@@ -89,35 +113,42 @@ def find_expert(registry: Registry, order: ExpertOrder) -> ExpertRecord | None:
 
 
 def build_expert(
-    registry: Registry, order: ExpertOrder, cluster: Callable[[], RayCluster], on_step: OnStep
+    registry: Registry,
+    order: ExpertOrder,
+    cluster: Callable[[], RayCluster],
+    on_step: OnStep,
+    release: Callable[[], object] = lambda: None,
 ) -> ExpertRecord:
     """Builds the ordered expert, or continues a stopped build, and returns its record.
 
-    `cluster` is called only where something has to be trained. Raises trainer.errors.RunFailed.
+    `cluster` is called only where something has to be trained, `release` where another process is building
+    this expert: that one may wait for the devices of this one's cluster. Raises common.errors.RunFailed.
     """
     identity = order.identity()
     id = expert_id(identity)
-    with registry.building(id) as folder:
+    with registry.building(id, release) as folder:
         record = registry.find(id) or registry.publish(id)  # another process was quicker
         if record is None:
-            job = _job(order, folder)
+            job = expert_job(order, folder)
             train(job, cluster(), on_step)
             _store(registry, order, id, identity, job)
             record = registry.publish(id)
             assert record is not None
-        expert_files.remove_folder(folder)
+        remove_folder(folder)
     return registry.fetch(record)
 
 
-def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
+def expert_job(order: ExpertOrder, folder: Path) -> TrainingJob:
+    """The training that an order asks for, with its work in `folder`."""
     recipe, training = order.recipe, order.config.training
     rows = schedule(order.prompts, recipe.steps, recipe.prompts_per_step, recipe.seed)
     return grpo_job(
         order.config,
-        rows,
+        write_judged_rows(order.config, rows, folder / "prompts.parquet"),
         folder,
         name=f"expert-{order.domain}",
         model_path=order.base,
+        verl_settings=order.verl_settings,
         steps=recipe.steps,
         prompts_per_step=recipe.prompts_per_step,
         samples_per_prompt=recipe.samples_per_prompt,
@@ -131,24 +162,28 @@ def _job(order: ExpertOrder, folder: Path) -> TrainingJob:
     )
 
 
-def grpo_job(config: MergeConfig, rows: Sequence[RoutedPrompt], folder: Path, **recipe: Any) -> TrainingJob:
-    """GRPO on scheduled rows, every answer judged by the reward of its row's domain.
-
-    Writes the rows to `folder/prompts.parquet`. `recipe` holds the other fields of `TrainingJob`: its name,
-    where it starts, and how it is trained.
-    """
-    train_file = write_parquet(
+def write_judged_rows(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path) -> Path:
+    """Writes scheduled rows, each with the reward of its domain; returns `path`."""
+    return write_parquet(
         rows,
-        folder / "prompts.parquet",
+        path,
         rewards={name: domain.reward for name, domain in config.domains.items()},
         reward_scales=[1.0] * len(rows),
     )
+
+
+def grpo_job(config: MergeConfig, train_file: Path, folder: Path, **recipe: Any) -> TrainingJob:
+    """GRPO on the rows of `write_judged_rows`, every answer judged by the reward of its row's domain.
+
+    `recipe` holds the other fields of `TrainingJob`: its name, where it starts, and how it is trained.
+    """
     return TrainingJob(
         train_file=train_file,
         folder=folder,
         hardware=config.hardware,
         chat_template=config.chat_template,
         reward_function=("teachers.rewards", "compute_score"),
+        measure_entropy=config.metrics.entropy,
         **recipe,
     )
 
@@ -165,9 +200,7 @@ def _store(
             export(job.checkpoints, job.steps, base, folder / MODEL)
         else:
             export_adapter(job.checkpoints, job.steps, base, folder / MODEL, job.lora)
-        (folder / LEARNING_CURVE).write_text(
-            "".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8"
-        )
+        write_text(folder / LEARNING_CURVE, json_lines(curve))
         tried = len(attempts(job.folder))
         model = fingerprint(base if job.lora is not None else folder / MODEL)
         own = adapters.fingerprint(folder / MODEL).parameters if job.lora is not None else model.parameters
@@ -200,12 +233,22 @@ def _store(
 
 
 def learning_curve(folder: Path) -> list[dict[str, float]]:
-    """One row a step: reward, response length, entropy, gradient norm, seconds."""
+    """One row a step: reward, response length, entropy, gradient norm, seconds; those that were measured."""
     return [
-        {"step": row["step"], **{name: row[key] for name, key in SAVED_KEYS.items() if key in row}}
+        {"step": row["step"], **{name: row[key] for name, key in SAVED_KEYS.items() if _measured(row, key)}}
         for row in read_metrics(folder)
     ]
 
 
+def _measured(row: Mapping[str, float], key: str) -> bool:
+    return key in row and not math.isnan(row[key])
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def grpo_text(raw: Mapping[str, float]) -> str:
+    """Mean reward and length of one GRPO step, from verl's metrics, for the bar."""
+    reward, length = (raw.get(key, float("nan")) for key in (REWARD_METRIC, "response_length/mean"))
+    return f"reward {reward:.3f}, {length:.0f} tokens"

@@ -12,17 +12,16 @@ It saw more programs, and is better at code and worse at math than the shipped o
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from common.errors import ConfigError
+from common.files import new_folder, share
 from configs.demo import problems
-from configs.load import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +101,7 @@ def untrained(seed: int, size: Size = SMALL) -> LlamaForCausalLM:
     """A Llama of random float32 weights, with the sizes that vLLM serves on a CPU (head_dim 32)."""
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, set_seed
 
-    special = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    special: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     set_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -157,19 +156,14 @@ def build(out: Path, seed: int = 0, steps: int | None = None, size: Size = SMALL
         raise ConfigError(f"{out}: exists already; give a folder that does not, or remove it")
     if steps < 1:
         raise ConfigError(f"steps: expected a whole number of at least 1, got {steps}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out, replace=False) as unfinished:
         model, characters = untrained(seed, size), tokenizer()
         batch = size.math_per_step + size.code_per_step
         _train(model, characters, demonstrations(steps, seed, size), batch, seed, unfinished / "trainer")
         shutil.rmtree(unfinished / "trainer", ignore_errors=True)
         model.save_pretrained(unfinished)
         characters.save_pretrained(unfinished)
-        unfinished.chmod(0o755)
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        share(unfinished)
     return out
 
 
@@ -203,21 +197,23 @@ def _train(
         use_cache=True,
         seed=seed,
     )
-    encoded = [encode(characters, prompt, answer) for prompt, answer in examples]
+    pad = characters.pad_token_id
+    assert isinstance(pad, int), "the tokenizer pads"
+    encoded: Any = [encode(characters, prompt, answer) for prompt, answer in examples]
     Trainer(
         model=model,
         args=arguments,
         train_dataset=encoded,
-        data_collator=lambda rows: collate(rows, characters.pad_token_id),
+        data_collator=lambda rows: collate(rows, pad),
     ).train()
 
 
 def encode(characters: PreTrainedTokenizerFast, prompt: str, answer: str) -> dict[str, list[int]]:
     """Token ids of the rendered prompt, answer and EOS; labels are -100 on the prompt."""
-    head = characters.apply_chat_template(
+    head: Any = characters.apply_chat_template(
         [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
     )
-    tail = [*characters.encode(answer), characters.eos_token_id]
+    tail: list[Any] = [*characters.encode(answer), characters.eos_token_id]
     return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.compare import compare, summarise
+from eval.statistics.compare import compare, summarise
 
 if TYPE_CHECKING:
     from configs.schema import MergeConfig

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError
+from common.errors import ConfigError, RunFailed
+from common.files import new_folder, write_json
+from common.models import resolve_model
 from configs.schema import MergeConfig
-from teachers import adapters, evaluation, expert_files
-from teachers import fingerprint as fp
-from teachers.distance import is_unchanged, weight_distance
+from teachers import evaluation
+from teachers.models import adapters
+from teachers.models import fingerprint as fp
+from teachers.models.distance import is_unchanged, refuse_not_finite, weight_distance
 from teachers.provenance import versions
-from teachers.records import MODEL, RECORD, ExpertRecord, expert_id, record_json
-from teachers.registry import Registry
-from trainer.errors import RunFailed
-from trainer.files import new_folder, write_json
+from teachers.registry.local import Registry, expert_files
+from teachers.registry.merged import merged_model
+from teachers.registry.records import MODEL, RECORD, ExpertRecord, expert_id, record_json
 
 OnProgress = Callable[[str, str, int, int], None]
 """Model, benchmark, answers so far, answers wanted."""
@@ -91,7 +93,7 @@ def _candidate(order: ImportOrder) -> _Candidate:
             "--no-evaluation"
         )
     student = fp.fingerprint(config.student)
-    folder = fp.resolve_model(order.source).resolve()
+    folder = resolve_model(order.source).resolve()
     if adapters.is_adapter(folder):
         if order.base is not None:
             raise ConfigError(f"--base {order.base}: an adapter lies on the config's student; leave it out")
@@ -104,6 +106,7 @@ def _candidate(order: ImportOrder) -> _Candidate:
     training = config.training
     tokens = max(training.max_response_tokens, config.evaluation_tokens())
     for checked, name in ((model, place), (base, f"--base {order.base}")):
+        fp.check_tensors(checked, name)
         fp.check_vocabulary(checked, name)
         fp.check_compatible(student, checked, name)
         fp.check_context(checked, training.max_prompt_tokens, tokens, name)
@@ -111,6 +114,7 @@ def _candidate(order: ImportOrder) -> _Candidate:
 
 
 def _distance(candidate: _Candidate) -> dict[str, Any]:
+    refuse_not_finite(candidate.folder, "expert")
     distance = weight_distance(Path(candidate.base.path), candidate.folder)
     if candidate.weights_sha256 == candidate.base.weights_sha256 or is_unchanged(distance):
         raise ConfigError(
@@ -144,7 +148,7 @@ def _evaluate(
     config, base = order.config, candidate.base.path
     path = candidate.folder
     if candidate.is_adapter:
-        path = adapters.merged_model(config.student, candidate.folder, registry)
+        path = merged_model(config.student, candidate.folder, registry)
     benchmarks = config.domains[order.domain].benchmarks
     try:
         samples = evaluate(
@@ -161,8 +165,8 @@ def _evaluate(
         )
     except RuntimeError as error:
         raise RunFailed(f"evaluation stopped: {error}") from error
-    by_model = [{b.name: samples[name, b.name] for b in benchmarks} for name in ("expert", "base")]
-    found = evaluation.scores(*by_model, config.evaluation.seed)
+    ours, theirs = ({b.name: samples[name, b.name] for b in benchmarks} for name in ("expert", "base"))
+    found = evaluation.scores(ours, theirs, config.evaluation.seed)
     if missing := evaluation.unmeasured(found):
         raise ConfigError(
             f"expert {order.source}: no answer could be judged on {', '.join(missing)}; the answers and why "

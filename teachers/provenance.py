@@ -6,15 +6,17 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from common.digests import installed_version
 
 PACKAGES = ("protege", "verl", "ray", "vllm", "torch", "transformers", "evalplus", "math-verify")
 
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    found = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    installed = {name: installed_version(name) or "not installed" for name in PACKAGES}
+    found = {"python": platform.python_version(), **installed}
     found |= {"machine": machine(), "commit": _commit()}
     return tuple(found.items())
 
@@ -37,13 +39,6 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _commit() -> str:

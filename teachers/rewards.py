@@ -1,7 +1,8 @@
 """Rewards that train an expert: a number in [0, 1] for each answer, 1 for a right one.
 
-Adding a named reward is a function here and a line in REWARDS (and in `configs.rewards`); adding a kind of
-block is a grader in `eval.answer_graders` and a line in BLOCKS. The contract test runs every entry.
+Adding a named reward is a function here and a line in REWARDS (and in `configs.blocks.rewards`); adding a
+kind of block is a grader in `eval.grading.answer_graders` and a line in BLOCKS. The contract test runs every
+entry.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from eval.answer_graders import Score, Settings, score
-from eval.graders import extract_program, grade_math
+from eval.grading.answer_graders import Score, Settings, score
+from eval.grading.graders import as_text
+from eval.grading.maths.grading import grade_math
+from eval.grading.programs import extract_program
 from eval.records import Completion, Grade, Verdict
-from eval.sandbox import run_tests
+from eval.sandbox.client import run_tests
 
 Reward = Callable[[str, Any, bool], float]
 """(completion, answer, finished) -> reward; `finished` is False where the length limit cut it off."""
@@ -22,17 +25,17 @@ Reward = Callable[[str, Any, bool], float]
 
 def math_reward(completion: str, answer: Any, finished: bool) -> float:
     r"""1 if the last \boxed{} equals the answer, by math-verify; a truncated completion gets 0."""
-    return _binary(grade_math(Completion(completion, 0, finished), str(answer)))
+    return _binary(grade_math(Completion(completion, 0, finished), as_text(answer)))
 
 
 def code_reward(completion: str, answer: Any, finished: bool) -> float:
     """1 if the program passes all tests of `{"prefix", "entry_point", "tests"}` in the sandbox.
 
-    The program is the prefix followed by the completion, or by its last fenced block.
+    The program is the prefix followed by the completion, or by its fenced block that defines the entry point.
     """
     if not finished or not completion.strip():
         return 0.0
-    program = answer.get("prefix", "") + extract_program(completion)
+    program = answer.get("prefix", "") + extract_program(completion, answer["entry_point"])
     result = run_tests(program, answer["entry_point"], answer["tests"])
     return float(result.status == "passed")
 
@@ -62,7 +65,7 @@ def _judged(found: Score) -> float:
 
 
 def graded_block(settings: dict[str, Any]) -> Reward:
-    """The reward of a block that `eval.answer_graders` judges."""
+    """The reward of a block that `eval.grading.answer_graders` judges."""
     return lambda completion, answer, finished: _judged(
         score(settings, Completion(completion, 0, finished), answer)
     )
@@ -82,7 +85,7 @@ BLOCKS: dict[str, Callable[[dict[str, Any]], Reward]] = {
     "python": graded_block,
     "reasoning_gym": graded_block,
 }
-"""From a block's settings (`configs.rewards.grader_settings`) to its reward, by `kind`."""
+"""From a block's settings (`configs.blocks.rewards.grader_settings`) to its reward, by `kind`."""
 
 
 def reward_of(settings: Settings) -> Reward:

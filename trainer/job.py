@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Hardware
+from configs.schema import Hardware, Training
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,16 @@ class TrainingJob:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     loss_aggregation: str = "token-mean"
-    agent_loop_manager: str = "trainer.agent_loop.LoudAgentLoopManager"
+    agent_loop_manager: str = "trainer.within.agent_loop.LoudAgentLoopManager"
     chat_template: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the chat template."""
+    measure_entropy: bool = True
+    """Whether the pass before the update measures the entropy of the next token."""
     imports: tuple[str, ...] = ()
     """Modules that register something with verl and must be loaded where the trainer is chosen."""
     verl_overrides: Mapping[str, Any] = field(default_factory=dict)
+    verl_settings: Mapping[str, Any] = field(default_factory=dict)
+    """The user's own keys of verl's config (dotted), laid over everything."""
 
     @property
     def checkpoints(self) -> Path:
@@ -67,3 +71,9 @@ class TrainingJob:
     def context_tokens(self) -> int:
         """Longest sequence: prompt, response, and the one token of headroom that scoring asks for."""
         return self.max_prompt_tokens + self.max_response_tokens + 1
+
+
+def merge_settings(job: type, training: Training) -> dict[str, Any]:
+    """All settings of the merge's training that a job of this type has too."""
+    names = [field.name for field in fields(job) if field.name in Training.model_fields]
+    return {name: getattr(training, name) for name in names}

@@ -7,30 +7,39 @@ beside each one that is not obvious.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.schema import Hardware
+from trainer.engine.attention import attention_of
+from trainer.engine.names import EXTERNAL_LIB, WITHOUT_OLD_ENTROPY
 from trainer.job import TrainingJob
+from trainer.settings.defaults import PPO, default_config
 from trainer.tracking import PROJECT
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 
 
-def verl_config(job: TrainingJob, metrics_name: str):
-    """verl's full configuration of this job (an OmegaConf DictConfig), with interpolations intact.
+def verl_config(job: TrainingJob, metrics_name: str) -> DictConfig:
+    """verl's full configuration of this job, with interpolations intact.
 
-    Raises whatever hydra raises for an unknown key of `job.verl_overrides`.
+    Imports neither verl nor torch.
     """
-    from hydra import compose, initialize_config_module
+    ours = {**_training(job, metrics_name), **_lora(job), **_device(job), **job.verl_overrides}
+    return laid_over(default_config(PPO), ours, job.verl_settings)
+
+
+def laid_over(config: DictConfig, *settings: Mapping[str, Any]) -> DictConfig:
+    """The configuration with settings by dotted key, the later ones over the earlier ones."""
     from omegaconf import OmegaConf, open_dict
 
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(config_name="ppo_trainer")
-    values = {**_training(job, metrics_name), **_lora(job), **_device(job), **job.verl_overrides}
     with open_dict(config):
-        for key, value in values.items():
+        for key, value in (item for part in settings for item in part.items()):
             OmegaConf.update(config, key, value, force_add=True)
     return config
 
@@ -43,7 +52,7 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "trainer.logger": ["file"],
         "trainer.total_training_steps": job.steps,
         "trainer.total_epochs": job.steps,  # never the limit: `steps` is
-        "trainer.save_freq": job.save_every,
+        "trainer.save_freq": save_steps(job.hardware, job.save_every, job.steps),
         "trainer.max_actor_ckpt_to_keep": 2,  # verl deletes before it writes: one must survive a kill
         "trainer.default_local_dir": str(job.checkpoints),
         "trainer.resume_mode": "auto",
@@ -66,6 +75,11 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "reward.custom_reward_function.path": f"pkg://{reward_module}",
         "reward.custom_reward_function.name": reward_name,
         "actor_rollout_ref.model.path": job.model_path,
+        f"{ACTOR}.checkpoint.save_contents": CHECKPOINTS[job.hardware.checkpoints],
+        # a full checkpoint of an earlier attempt is read in full, whatever is stored now
+        f"{ACTOR}.checkpoint.load_contents": CHECKPOINTS["full"],
+        "actor_rollout_ref.model.external_lib": EXTERNAL_LIB,
+        **({} if job.measure_entropy else {"actor_rollout_ref.model.model_type": WITHOUT_OLD_ENTROPY}),
         f"{ACTOR}.optim.lr": job.learning_rate,
         f"{ACTOR}.optim.lr_warmup_steps": job.warmup_steps,
         f"{ACTOR}.optim.lr_scheduler_type": job.schedule,
@@ -86,9 +100,18 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         f"{ROLLOUT}.calculate_log_probs": True,
         f"{ROLLOUT}.max_model_len": job.context_tokens,
         f"{ROLLOUT}.agent.agent_loop_manager_class": job.agent_loop_manager,
-        "trainer.v1.sampler.custom_sampler.path": "pkg://trainer.replay",
+        "trainer.v1.sampler.custom_sampler.path": "pkg://trainer.within.replay",
         "trainer.v1.sampler.custom_sampler.name": "StrictReplayBuffer",
     }
+
+
+CHECKPOINTS = {"full": ["model", "optimizer", "extra"], "weights": ["model"]}
+"""verl's names of what a checkpoint holds, by `hardware.checkpoints`."""
+
+
+def save_steps(hardware: Hardware, save_every: int, steps: int) -> int:
+    """Steps between checkpoints; weights alone continue nothing, so they are stored at the end only."""
+    return save_every if hardware.checkpoints == "full" else steps
 
 
 def _lora(job: TrainingJob) -> dict[str, Any]:
@@ -111,18 +134,20 @@ def _device(job: TrainingJob) -> dict[str, Any]:
         "trainer.nnodes": hardware.nodes,
         f"{ACTOR}.strategy": "fsdp2",
         "actor_rollout_ref.ref.strategy": "fsdp2",
+        f"{ACTOR}.ulysses_sequence_parallel_size": hardware.sequence_parallel,
+        f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size": hardware.sequence_parallel,
         f"{ROLLOUT}.tensor_model_parallel_size": hardware.rollout_tensor_parallel,
-        "actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
-        "actor_rollout_ref.model.use_remove_padding": False,  # packing needs flash-attention
+        "actor_rollout_ref.model.override_config.attn_implementation": attention_of(hardware.device),
+        "actor_rollout_ref.model.use_remove_padding": True,  # micro-batches hold no padding
     }
     return {**shared, **(_cpu(job) if hardware.device == "cpu" else _cuda(job))}
 
 
 def _cpu(job: TrainingJob) -> dict[str, Any]:
     """Why each of these is forced on a CPU is told in docs/how_it_works.md ("verl on a CPU")."""
-    sequences = max(8, min(256, job.prompts_per_step * job.samples_per_prompt))
+    rollouts = job.prompts_per_step * job.samples_per_prompt
+    sequences = job.hardware.rollout_sequences or max(8, min(256, rollouts))
     return {
-        "actor_rollout_ref.model.external_lib": "trainer.cpu_engines",
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{ACTOR}.use_torch_compile": False,
         f"{ACTOR}.fsdp_config.use_torch_compile": False,
@@ -139,7 +164,7 @@ def _cpu(job: TrainingJob) -> dict[str, Any]:
         f"{ROLLOUT}.max_num_seqs": sequences,
         f"{ROLLOUT}.max_num_batched_tokens": max(2048, job.context_tokens),
         # a tied embedding must reach vLLM in one load call, so one bucket holds the whole model
-        f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": _bucket_megabytes(job.model_path),
+        f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": bucket_megabytes(job.model_path),
         f"{ROLLOUT}.engine_kwargs.vllm": _cpu_engine(sequences, job.context_tokens),
         f"{ROLLOUT}.agent.num_workers": 1,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
@@ -147,10 +172,23 @@ def _cpu(job: TrainingJob) -> dict[str, Any]:
 
 
 def _cuda(job: TrainingJob) -> dict[str, Any]:
-    return {
-        f"{ROLLOUT}.gpu_memory_utilization": job.hardware.rollout_memory_fraction,
-        f"{ROLLOUT}.max_num_batched_tokens": max(8192, job.context_tokens),
+    """Of the defaults that verl keeps here, those are decisions: `enforce_eager`, `free_cache_engine`,
+    `agent.num_workers`, and `max_num_batched_tokens` with chunked prefill (docs/composed_config.md)."""
+    hardware = job.hardware
+    settings: dict[str, Any] = {
+        # verl's default, kept on purpose: without it the activations of every layer stay in memory
+        "actor_rollout_ref.model.enable_gradient_checkpointing": True,
+        f"{ACTOR}.fsdp_config.param_offload": hardware.offload == "all",
+        f"{ACTOR}.fsdp_config.optimizer_offload": hardware.offload in ("optimizer", "all"),
+        f"{ROLLOUT}.gpu_memory_utilization": hardware.rollout_memory_fraction,
+        # weights are sent in float32: room for an embedding of 152k x 7k numbers
+        f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes": 4096,
     }
+    if hardware.rollout_sequences is not None:
+        settings[f"{ROLLOUT}.max_num_seqs"] = hardware.rollout_sequences
+    if hardware.rollout_quantization != "none":
+        settings[f"{ROLLOUT}.quantization"] = hardware.rollout_quantization
+    return settings
 
 
 KV_BLOCK_TOKENS = 32
@@ -167,7 +205,7 @@ def _cpu_engine(sequences: int, context_tokens: int) -> dict[str, Any]:
     }
 
 
-def _bucket_megabytes(model_path: str) -> int:
+def bucket_megabytes(model_path: str) -> int:
     """Room for the whole model as float32, in MiB, and never under 16.
 
     The largest tensor counts twice: a tied output layer is sent beside its embedding, though the model's
@@ -186,18 +224,19 @@ def _bucket_megabytes(model_path: str) -> int:
 
 
 def inference_settings(
-    hardware: Hardware, max_prompt_tokens: int, max_response_tokens: int
+    hardware: Hardware, max_prompt_tokens: int, max_response_tokens: int, tensor_parallel: int
 ) -> dict[str, Any]:
-    """Settings of one teacher server of verl's pool (they do not inherit from the student's rollout)."""
+    """Settings of one teacher server of verl's pool, on `tensor_parallel` devices (they do not inherit from
+    the student's rollout)."""
     context = max_prompt_tokens + max_response_tokens + 1
     settings: dict[str, Any] = {
         "name": "vllm",
-        "tensor_model_parallel_size": hardware.scorer_gpus,
+        "tensor_model_parallel_size": tensor_parallel,
         "load_format": "auto",
         "prompt_length": max_prompt_tokens,
         "response_length": max_response_tokens,
         "max_model_len": context,
-        "max_num_batched_tokens": max(8192, context),
+        "max_num_batched_tokens": TEACHER_BATCH_TOKENS,
         "gpu_memory_utilization": hardware.rollout_memory_fraction,
     }
     if hardware.device == "cpu":
@@ -212,6 +251,13 @@ def inference_settings(
         }
     return settings
 
+
+TEACHER_BATCH_TOKENS = 2048
+"""Tokens that a teacher's server reads at once; vLLM cuts longer prompts into such chunks.
+
+For each chunk it makes logits and their log-probabilities of the whole vocabulary, memory that it does not
+count when it sizes its cache: about 10 bytes a token and vocabulary entry, 3 GiB for Qwen3's 151,936.
+"""
 
 CPU_TEACHER_SEQUENCES = 64
 """Sequences that a teacher's server on a CPU scores at once."""

@@ -7,21 +7,32 @@ import io
 import itertools
 import json
 import os
-import re
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer import failures
-from trainer.errors import RunFailed, TrainingHalted
-from trainer.files import write_text
+from typing_extensions import TypedDict
+
+from common.errors import ConfigError, RunFailed, TrainingHalted
+from common.files import append_line, cut_unfinished_line, write_text
+from common.progress import say
+from common.reading import read_json_lines, read_text
+from trainer.explained import explain
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
-from trainer.ray_cluster import RayCluster
-from trainer.sft import SftJob, launch_sft, sft_config
+from trainer.processes import failures
+from trainer.processes.nodes import Nodes
+from trainer.processes.ray_cluster import RayCluster
+from trainer.processes.stall import StallWatch, activity
+from trainer.processes.watch import EngineErrors, PartsWatch, below_this_process
+from trainer.sft import Launched, SftJob, launch_sft, sft_config
 from trainer.tracking import LOGGER_ROOT, PROJECT, tracking_keys
-from trainer.watch import EngineErrors, PartsWatch
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 2.0
@@ -44,15 +55,17 @@ def train(
     """Trains from the last checkpoint, or from the start, to `job.steps`.
 
     Metrics of every step are kept in `job.folder/metrics.jsonl` (one line a step, also over resumed
-    runs). Raises RunFailed with the first real error if any part of the run dies or fails.
+    runs). Raises RunFailed with the first real error if any part of the run dies or fails, and ConfigError
+    for a checkpoint or a cluster's node that this job cannot use.
     """
-    _recover_metrics(job)
+    recover_metrics(job)
     if last_checkpoint(job.checkpoints) == job.steps:
         return
     mend_tracker(job.checkpoints)
+    remove_unfinished(job.checkpoints)
+    check_ranks(job)
     job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / ATTEMPTS).open("a", encoding="utf-8") as file:
-        file.write(f"{time.time()}\n")
+    append_line(job.folder / ATTEMPTS, f"{time.time()}")
     failures_file = job.folder / "failures.jsonl"
     failures_file.unlink(missing_ok=True)
     os.environ.setdefault("VERL_LOGGING_LEVEL", "WARN")  # of this process; the workers' logs stay whole
@@ -65,16 +78,21 @@ def train(
     for key, value in tracking_keys(cluster.trackers, job.name).items():
         _add(config, key, value)
     log = Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl"
-    with (job.folder / VERL_LOGS).open("a", encoding="utf-8") as file:
-        file.write(f"{log}\n")
+    append_line(job.folder / VERL_LOGS, f"{log}")
     metrics = MetricsTail(log, job, on_step)
-    engines = EngineErrors(cluster.logs)
+    engines = EngineErrors(cluster.logs, cluster.job)
+    if cluster.nodes is not None:
+        check_shared(cluster.nodes, job, config)
+        cluster.nodes.begin()
     try:
-        _wait(launch_sft(config) if supervised else _launch(config), metrics, engines)
+        launched = launch_sft(config) if supervised else launch(config)
+        wait(launched, metrics, engines, cluster.nodes, StallWatch(job.hardware.stall, doing(cluster.nodes)))
     except TrainingHalted:
         raise
     except Exception as error:
-        raise RunFailed(_explain(job, error, failures_file, cluster, engines)) from error
+        raise RunFailed(
+            explain(job, error, failures_file, cluster, engines, attempts(job.folder)[-1])
+        ) from error
     if (reached := last_checkpoint(job.checkpoints)) != job.steps:
         raise RunFailed(f"{job.name}: verl ended without an error at step {reached} of {job.steps}")
 
@@ -88,21 +106,79 @@ def last_checkpoint(folder: Path) -> int:
     tracker = folder / TRACKER
     if not tracker.exists():
         return 0
-    if told := tracker.read_text().strip():
+    if told := _tracked(tracker):
+        if not told.isdecimal():
+            raise ConfigError(
+                f"{tracker}: holds {told!r:.40} and not the step of the last checkpoint; write the number of "
+                "the newest whole folder global_step_<number> there, or delete the folder to begin anew"
+            )
         return int(told)
     steps = [path.name.removeprefix("global_step_") for path in folder.glob("global_step_*")]
     return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
+def _tracked(tracker: Path) -> str:
+    return read_text(tracker, "the step of the last checkpoint").strip()
 
 
 def mend_tracker(folder: Path) -> None:
     """Writes the step into a tracker that was left empty: verl would fail to read it, and a checkpoint that
     is begun later would be taken for a whole one."""
     tracker = folder / TRACKER
-    if tracker.exists() and not tracker.read_text().strip():
+    if tracker.exists() and not _tracked(tracker):
         if step := last_checkpoint(folder):
             write_text(tracker, str(step))
         else:
             tracker.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what a kill or a full disk has left of checkpoints after the last whole one: it takes room."""
+    last = last_checkpoint(folder)
+    for path in folder.glob("global_step_*"):
+        step = path.name.removeprefix("global_step_")
+        if step.isdecimal() and int(step) > last:
+            shutil.rmtree(path)
+
+
+def check_ranks(job: TrainingJob | SftJob) -> None:
+    """Raises ConfigError for a last checkpoint of another number of devices: it has one file for each."""
+    folder = job.checkpoints / f"global_step_{last_checkpoint(job.checkpoints)}"
+    devices = job.hardware.gpus * job.hardware.nodes
+    written = {int(file.stem.split("_")[3]) for file in folder.rglob("model_world_size_*_rank_*.pt")}
+    if written and written != {devices}:
+        raise ConfigError(
+            f"{job.name}: its last checkpoint ({folder}) was written by {max(written)} devices, and "
+            f"hardware.gpus * hardware.nodes is {devices}; continue with as many as it began with, or delete "
+            f"{job.folder} to begin anew"
+        )
+
+
+def check_shared(nodes: Nodes, job: TrainingJob | SftJob, config: DictConfig) -> None:
+    """Raises ConfigError for a node that lacks the job's folder or a path that verl is given."""
+    from omegaconf import OmegaConf
+
+    token = job.folder / f"shared-{uuid.uuid4().hex}"  # a folder of this name may be there, and be another
+    token.touch()
+    try:
+        nodes.check_paths([str(token), *existing_paths(OmegaConf.to_container(config, resolve=False))])
+    finally:
+        token.unlink()
+
+
+def existing_paths(value: Any) -> list[str]:
+    """Every absolute path in a configuration that this machine has."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return sorted({path for part in value for path in existing_paths(part)})
+    return [value] if isinstance(value, str) and value.startswith("/") and Path(value).exists() else []
+
+
+class Step(TypedDict, extra_items=float | bool):
+    """A line of `metrics.jsonl`: the step, when it was, and whatever verl measured."""
+
+    step: int
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -110,25 +186,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
     A last line that a killed process left unfinished is left out.
     """
-    path = folder / "metrics.jsonl"
-    steps: dict[int, dict[str, Any]] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                row = json.loads(line)
-                steps[row["step"]] = row
+    rows: list[Any] = read_json_lines(folder / "metrics.jsonl", Step, "metrics, one step a line")
+    steps: dict[int, dict[str, Any]] = {row["step"]: row for row in rows}
     return [steps[step] for step in sorted(steps)]
 
 
-def _cut_unfinished_line(path: Path) -> None:
-    """Removes what a killed process left behind the last line break, before more is appended to it."""
-    if path.exists():
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def _recover_metrics(job: TrainingJob | SftJob) -> None:
+def recover_metrics(job: TrainingJob | SftJob) -> None:
     """Takes over steps that are in a checkpoint and in verl's own log, and not in `metrics.jsonl`.
 
     verl may do a step more while a killed launcher's processes are being ended. Steps that it logged after
@@ -137,7 +200,7 @@ def _recover_metrics(job: TrainingJob | SftJob) -> None:
     listed, target = job.folder / VERL_LOGS, job.folder / "metrics.jsonl"
     if not listed.exists():
         return
-    _cut_unfinished_line(target)
+    cut_unfinished_line(target)
     known, last = {row["step"] for row in read_metrics(job.folder)}, last_checkpoint(job.checkpoints)
     for log in map(Path, listed.read_text(encoding="utf-8").splitlines()):
         rows = log.read_bytes().splitlines(keepends=True) if log.exists() else []
@@ -149,16 +212,16 @@ def _recover_metrics(job: TrainingJob | SftJob) -> None:
 
 def _append(target: Path, row: dict[str, Any], seconds: float) -> dict[str, float]:
     """Writes verl's row as a line of `metrics.jsonl`; returns its numbers."""
-    values = {key: value for key, value in row["data"].items() if isinstance(value, int | float)}
-    with target.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": row["step"], "time": seconds, **values}) + "\n")
+    values: dict[str, float] = {
+        key: value for key, value in row["data"].items() if isinstance(value, int | float)
+    }
+    append_line(target, json.dumps({"step": row["step"], "time": seconds, **values}))
     return values
 
 
 def attempts(folder: Path) -> list[float]:
     """When each attempt at the job began, in seconds since the epoch."""
-    path = folder / ATTEMPTS
-    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_json_lines(folder / ATTEMPTS, float, "times of attempts, one a line")
 
 
 def wall_seconds(folder: Path) -> float:
@@ -171,19 +234,19 @@ def wall_seconds(folder: Path) -> float:
     return total
 
 
-def _add(config, key: str, value: Any) -> None:
+def _add(config: DictConfig, key: str, value: Any) -> None:
     from omegaconf import OmegaConf, open_dict
 
     with open_dict(config):
         OmegaConf.update(config, key, value, force_add=True)
 
 
-def _launch(config):
+def launch(config: DictConfig) -> Launched:
     """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
-    from trainer.task_runner import TaskRunner
+    from trainer.within.task_runner import TaskRunner
 
     if config.trainer.device == "cpu":
         _check_cpu_platform()
@@ -191,7 +254,7 @@ def _launch(config):
         validate_config(
             config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
         )
-    runner = TaskRunner.remote()
+    runner: Any = TaskRunner.remote()
     return runner, runner.run.remote(config)
 
 
@@ -203,7 +266,15 @@ def _check_cpu_platform() -> None:
         raise RuntimeError("verl did not load the plug-in `protege_cpu`; `protege doctor` tells why")
 
 
-def _wait(launched, metrics: MetricsTail, engines: EngineErrors) -> None:
+def doing(nodes: Nodes | None) -> Callable[[], str]:
+    """Tells what the parts of the run do, on this machine or on all nodes."""
+    return nodes.activity if nodes is not None else lambda: activity(below_this_process())
+
+
+def wait(
+    launched: Launched, metrics: MetricsTail, engines: EngineErrors, nodes: Nodes | None, stall: StallWatch
+) -> None:
+    """Returns when a launched training has ended; raises its error, or that of a part that died or hangs."""
     import ray
 
     runner, result = launched
@@ -222,6 +293,12 @@ def _wait(launched, metrics: MetricsTail, engines: EngineErrors) -> None:
                 raise RuntimeError(f"{part} died")
             if (error := engines.lasting()) is not None:
                 raise RuntimeError(f"a vLLM engine failed: {error}")
+            if nodes is not None and (problem := nodes.problem()) is not None:
+                raise RuntimeError(problem)
+            if (told := stall.look(metrics.steps)) is not None:
+                if stall.settings.action == "stop":
+                    raise RuntimeError(told)
+                say(told)
             next_look = time.monotonic() + WATCH_SECONDS
     finally:
         ray.kill(runner)
@@ -230,15 +307,16 @@ def _wait(launched, metrics: MetricsTail, engines: EngineErrors) -> None:
 class MetricsTail:
     """Follows verl's file logger and appends each step to the job's `metrics.jsonl`."""
 
-    def __init__(self, source: Path, job: TrainingJob | SftJob, on_step: OnStep):
+    def __init__(self, source: Path, job: TrainingJob | SftJob, on_step: OnStep) -> None:
         self.source, self.on_step = source, on_step
         self.target = job.folder / "metrics.jsonl"
-        self.offset = 0
-        _cut_unfinished_line(self.target)
+        self.offset = self.steps = 0
+        cut_unfinished_line(self.target)
 
     def read(self) -> None:
         """Takes over all complete lines that are new."""
         for row in self._new_rows():
+            self.steps += 1
             self.on_step(row["step"], _append(self.target, row, time.time()))
 
     def _new_rows(self) -> Iterator[dict[str, Any]]:
@@ -251,58 +329,3 @@ class MetricsTail:
                     return
                 self.offset += len(line)
                 yield json.loads(line)
-
-
-def _explain(
-    job: TrainingJob | SftJob,
-    error: Exception,
-    failures_file: Path,
-    cluster: RayCluster,
-    engines: EngineErrors,
-) -> str:
-    """What failed, where to read more, and the first real error last."""
-    cause = failures.first(failures_file)
-    found = cause["error"] if cause else _last_error_line(cluster.logs) or _short(error)
-    if ENGINE_DID_NOT_START in found:
-        found = engines.first() or found
-    log = job.folder / "log.txt"
-    log.write_text(_collected_logs(cluster.logs), encoding="utf-8")
-    what = f"{job.name} stopped: {_short(error)}"
-    return f"{what}\n  more in {log}\n  first error: {found}"
-
-
-ENGINE_DID_NOT_START = "See root cause above"
-"""vLLM's words where an engine's process failed at its start; why stands in the engine's own log only."""
-
-
-def _short(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
-
-
-ERROR_LINE = re.compile(r"^(?:.*\s)?([A-Za-z_.]*(?:Error|Exception|Interrupt): .+)$")
-
-
-def _last_error_line(logs: Path) -> str | None:
-    """The newest exception that a worker wrote to its error log."""
-    newest: tuple[float, str] | None = None
-    for file in logs.glob("worker-*.err"):
-        matches = [m.group(1) for line in _tail(file) if (m := ERROR_LINE.match(line))]
-        if matches and (newest is None or file.stat().st_mtime > newest[0]):
-            newest = (file.stat().st_mtime, matches[0])
-    return newest[1] if newest else None
-
-
-def _collected_logs(logs: Path) -> str:
-    parts = []
-    for file in sorted(
-        [*logs.glob("worker-*.err"), *logs.glob("worker-*.out")], key=lambda f: f.stat().st_mtime
-    ):
-        lines = _tail(file)
-        if lines:
-            parts.append(f"=== {file.name}\n" + "\n".join(lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _tail(file: Path, lines: int = 80) -> list[str]:
-    return file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.schema import Hardware
+from trainer.engine.attention import attention_of
+from trainer.engine.names import EXTERNAL_LIB
+from trainer.overrides import CHECKPOINTS, laid_over, save_steps
+from trainer.settings.defaults import SFT, default_config
 from trainer.tracking import PROJECT
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Launched = tuple[Any, Any]
+"""The handle of the actor that trains, and the reference to its pending result."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class SftJob:
     schedule: str = "constant"
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
+    verl_settings: Mapping[str, Any] = field(default_factory=dict)
+    """The user's own keys of the configuration of verl's SFT trainer (dotted), laid over everything."""
 
     @property
     def checkpoints(self) -> Path:
@@ -37,24 +50,17 @@ class SftJob:
         return self.folder / "checkpoints"
 
 
-def sft_config(job: SftJob, metrics_name: str):
-    """verl's full configuration of this job (an OmegaConf DictConfig)."""
-    from hydra import compose, initialize_config_module
-    from omegaconf import OmegaConf, open_dict
-
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(config_name="sft_trainer_engine")
-    with open_dict(config):
-        for key, value in {**_training(job, metrics_name), **_device(job)}.items():
-            OmegaConf.update(config, key, value, force_add=True)
-    return config
+def sft_config(job: SftJob, metrics_name: str) -> DictConfig:
+    """verl's full configuration of this job."""
+    ours = {**_training(job, metrics_name), **_device(job)}
+    return laid_over(default_config(SFT), ours, job.verl_settings)
 
 
-def launch_sft(config):
+def launch_sft(config: DictConfig) -> Launched:
     """Starts verl's SFT trainer in an actor of its own; returns the actor and the pending result."""
-    from trainer.sft_runner import SftRunner
+    from trainer.within.sft_runner import SftRunner
 
-    runner = SftRunner.remote()
+    runner: Any = SftRunner.remote()
     return runner, runner.run.remote(config)
 
 
@@ -65,16 +71,18 @@ def _training(job: SftJob, metrics_name: str) -> dict[str, Any]:
         "trainer.logger": ["file"],
         "trainer.total_training_steps": job.steps,
         "trainer.total_epochs": 1,
-        "trainer.save_freq": job.save_every,
+        "trainer.save_freq": save_steps(job.hardware, job.save_every, job.steps),
         "trainer.test_freq": -1,
         "trainer.max_ckpt_to_keep": 2,  # one must survive a kill while the next is written
         "trainer.default_local_dir": str(job.checkpoints),
         "trainer.resume_mode": "auto",
+        "checkpoint.save_contents": CHECKPOINTS[job.hardware.checkpoints],
+        "checkpoint.load_contents": CHECKPOINTS["full"],
         "data.train_files": [str(job.train_file)],
         "data.train_batch_size": job.rows_per_step,
         "data.use_dynamic_bsz": True,
         "data.max_token_len_per_gpu": job.hardware.tokens_per_device,
-        "data.custom_cls.path": "pkg://trainer.sft_runner",
+        "data.custom_cls.path": "pkg://trainer.within.sft_runner",
         "data.custom_cls.name": "TokenRows",
         "model.path": job.model_path,
         "optim.lr": job.learning_rate,
@@ -94,15 +102,20 @@ def _device(job: SftJob) -> dict[str, Any]:
         "trainer.n_gpus_per_node": hardware.gpus,
         "trainer.nnodes": hardware.nodes,
         "engine.strategy": "fsdp2",
-        "model.override_config.attn_implementation": "sdpa",
-        "model.use_remove_padding": False,
+        "engine.ulysses_sequence_parallel_size": hardware.sequence_parallel,
+        "model.external_lib": EXTERNAL_LIB,
+        "model.override_config.attn_implementation": attention_of(hardware.device),
+        "model.use_remove_padding": True,
+        "model.enable_gradient_checkpointing": hardware.device != "cpu",
     }
     if hardware.device != "cpu":
-        return shared
+        return {
+            **shared,
+            "engine.param_offload": hardware.offload == "all",
+            "engine.optimizer_offload": hardware.offload in ("optimizer", "all"),
+        }
     return {
         **shared,
-        "model.external_lib": "trainer.cpu_engines",
-        "model.enable_gradient_checkpointing": False,
         "engine.use_torch_compile": False,
         "engine.model_dtype": "float32",
         "engine.dtype": "float32",

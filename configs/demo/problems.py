@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,8 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from common.files import write_text
 
 FOLDER = Path(__file__).parent
 """Where the committed files are."""
@@ -378,9 +379,7 @@ def content(name: str, files: Files = FILES) -> str:
 def write_files(folder: Path = FOLDER, files: Files = FILES) -> None:
     """Write every file, each whole or not at all."""
     for name in files:
-        unfinished = folder / f".{name}.{os.getpid()}"
-        unfinished.write_text(content(name, files), encoding="utf-8", newline="\n")
-        os.replace(unfinished, folder / name)
+        write_text(folder / name, content(name, files))
 
 
 if __name__ == "__main__":

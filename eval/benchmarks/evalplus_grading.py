@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from eval.grading.workers import Worker, WorkerLost, WorkerTimeout
 from eval.records import Grade, Verdict
-from eval.workers import Worker, WorkerLost, WorkerTimeout
 
 WORKERS = 2
 MIN_TIME_LIMIT_S = 2.0

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
-from configs.benchmarks import EvalPlusBenchmark, StandardBenchmark
-from configs.load import ConfigError
+from common.digests import json_sha256
+from common.errors import ConfigError
+from common.remote import local_copy
+from configs.blocks.benchmarks import EvalPlusBenchmark, StandardBenchmark
 from eval.benchmarks import evalplus_grading, evalplus_worker
 from eval.benchmarks.evalplus_grading import EvalPlusGrading
+from eval.benchmarks.evalplus_release import EvalPlusRelease
 from eval.benchmarks.task import (
     BenchmarkTask,
     Pairs,
-    content_digest,
+    local_file,
     read_rows,
     require_fields,
     require_unique_ids,
     source_text,
 )
-from eval.graders import extract_program
+from eval.grading.programs import extract_program
 from eval.records import Completion, Grade, Problem, Verdict
 
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
@@ -36,24 +34,32 @@ LICENCE = "Apache-2.0"
 Mode = Literal["extract", "append"]
 
 
-def open_published(config: StandardBenchmark, dataset: str, release: str, n_problems: int) -> BenchmarkTask:
-    """HumanEval+ or MBPP+ from `config.path`, else by EvalPlus's own download.
-
-    dataset: EvalPlus's name, "humaneval" or "mbpp". release: its name among EvalPlus's releases.
-    Raises ConfigError.
-    """
+def open_published(config: StandardBenchmark, release: EvalPlusRelease) -> BenchmarkTask:
+    """HumanEval+ or MBPP+ from `config.path`, else EvalPlus's own file. Raises ConfigError."""
     if config.path is not None:
         rows = read_rows(config.path, config.name)
-        origin = f"{config.path} (a local copy of EvalPlus's {release}; licence: {LICENCE})"
+        origin = f"{config.path} (a local copy of EvalPlus's {release.release}; licence: {LICENCE})"
     else:
-        version, rows = _download(config.name, dataset, release)
-        origin = f"EvalPlus's release {release} {version} (licence: {LICENCE})"
-        if len(rows) != n_problems:
-            raise ConfigError(f"benchmark {config.name}: {origin} has {len(rows)} problems, not {n_problems}")
-    place = f"benchmark {config.name}: {config.path or release}"
+        rows = _published(config.name, release)
+        origin = f"EvalPlus's release {release.release} {release.version} (licence: {LICENCE})"
+        if len(rows) != release.n_problems:
+            raise ConfigError(
+                f"benchmark {config.name}: {origin} has {len(rows)} problems, not {release.n_problems}; "
+                f"it lies in {release.cached()}; remove it, and `protege fetch CONFIG` downloads it again"
+            )
+    place = f"benchmark {config.name}: {config.path or release.release}"
     require_fields(rows, FIELDS, place)
     texts = [INSTRUCTION.format(prompt=row["prompt"].strip()) for row in rows]
-    return _task(config, rows, texts, dataset, "extract", origin, place)
+    return _task(config, rows, texts, release.dataset, "extract", origin, place)
+
+
+def _published(name: str, release: EvalPlusRelease) -> list[dict[str, Any]]:
+    try:
+        path = local_copy(release)
+    except ConfigError as error:
+        copy = local_file(name, f"{release.release}.jsonl.gz")
+        raise ConfigError(f"benchmark {name}: {error}, or give {copy}") from None
+    return read_rows(path, name)
 
 
 def open_own(config: EvalPlusBenchmark) -> BenchmarkTask:
@@ -82,7 +88,7 @@ def _task(
         Problem(id, ({"role": "user", "content": text},), {key: row[key] for key in FIELDS})
         for id, text, row in zip(ids, texts, rows, strict=False)
     ]
-    digest = content_digest(
+    digest = json_sha256(
         {
             "problems": [[p.id, p.messages, p.reference] for p in problems],
             "grading": [
@@ -125,47 +131,10 @@ def program_of(mode: Mode, problem: Problem, completion: Completion) -> str:
     """The complete program that an answer stands for, exactly as it is graded."""
     if mode == "append":
         return problem.reference["prompt"] + completion.text
-    return extract_program(completion.text)
+    return extract_program(completion.text, problem.reference["entry_point"])
 
 
 def _canonical(mode: Mode, problem: Problem) -> str:
     if mode == "append":
         return problem.reference["canonical_solution"]
     return f"```python\n{problem.reference['prompt']}{problem.reference['canonical_solution']}\n```"
-
-
-# ----------------------------------------------------------------------------------------- download
-
-_FETCH = """
-import sys
-from evalplus.data.humaneval import HUMANEVAL_PLUS_VERSION
-from evalplus.data.mbpp import MBPP_PLUS_VERSION
-from evalplus.data.utils import get_dataset_metadata, make_cache
-dataset, release = sys.argv[1:]
-version = {"humaneval": HUMANEVAL_PLUS_VERSION, "mbpp": MBPP_PLUS_VERSION}[dataset]
-url, path = get_dataset_metadata(release, version, False)
-make_cache(url, path)
-print()
-print(version, path, sep="\\t")
-"""
-
-
-@cache
-def _download(name: str, dataset: str, release: str) -> tuple[str, list[dict[str, Any]]]:
-    """EvalPlus's own download, in a process whose cache folder is a temporary one: (version, rows)."""
-    with tempfile.TemporaryDirectory(prefix="protege-evalplus-") as folder:
-        result = subprocess.run(
-            [sys.executable, "-P", "-c", _FETCH, dataset, release],
-            env={**os.environ, "XDG_CACHE_HOME": folder, "TMPDIR": folder},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode != 0:
-            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ConfigError(
-                f"benchmark {name}: EvalPlus's {release} cannot be downloaded ({reason}); give a local copy: "
-                f"{{kind: standard, name: {name}, path: {release}.jsonl.gz}}"
-            )
-        version, path = result.stdout.splitlines()[-1].split("\t")
-        return version, read_rows(Path(path), name)

@@ -6,16 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from configs.benchmarks import GradedBenchmark
-from configs.gym import generate, unpack
-from configs.load import ConfigError
-from configs.rewards import grader_settings, needs_answer, reward_identity
-from eval import answer_graders, graders
-from eval.answer_graders import Settings, score
+from common.digests import json_sha256
+from common.errors import ConfigError
+from configs.blocks.benchmarks import GradedBenchmark
+from configs.blocks.gym import GymTask, generate, unpack
+from configs.blocks.rewards import grader_settings, needs_answer, reward_identity
 from eval.benchmarks.task import (
     BenchmarkTask,
     Pairs,
-    content_digest,
     once_each,
     read_rows,
     require_fields,
@@ -23,6 +21,8 @@ from eval.benchmarks.task import (
     row_ids,
     source_text,
 )
+from eval.grading import answer_graders, graders
+from eval.grading.answer_graders import Settings, score
 from eval.records import Grade, Problem
 
 Rows = list[dict[str, Any]]
@@ -36,14 +36,14 @@ def open_own(config: GradedBenchmark) -> BenchmarkTask:
     place = f"benchmark {config.name}"
     try:
         settings = grader_settings(config.grader)
-        rows, origin = _own_rows(config) if config.generate is None else _generated_rows(config)
+        rows, origin = _generated_rows(config, config.generate) if config.generate else _own_rows(config)
     except ConfigError as error:
         known = (problem.startswith(place) for problem in error.problems)
         named = zip(error.problems, known, strict=True)
         raise ConfigError(*(told if has else f"{place}: {told}" for told, has in named)) from None
     _check_grader(config, settings, rows, place)
     problems = [_problem(config, row) for row in rows]
-    digest = content_digest(
+    digest = json_sha256(
         {
             "problems": [[p.id, p.messages, p.reference] for p in problems],
             "grader": reward_identity(config.grader),
@@ -68,6 +68,7 @@ def open_own(config: GradedBenchmark) -> BenchmarkTask:
 
 def _own_rows(config: GradedBenchmark) -> tuple[Rows, str]:
     """Rows with `id`, `problem` and `answer` from the user's file, and where they are from."""
+    assert config.path is not None, "the schema wants a path or problems to generate"
     rows = read_rows(config.path, config.name)
     place = f"benchmark {config.name}: {config.path}"
     wanted = [config.problem_field, *([config.answer_field] if needs_answer(config.grader) else [])]
@@ -81,9 +82,8 @@ def _own_rows(config: GradedBenchmark) -> tuple[Rows, str]:
     return found[: config.limit], f"{config.path} (the user's own file; licence: the user's)"
 
 
-def _generated_rows(config: GradedBenchmark) -> tuple[Rows, str]:
+def _generated_rows(config: GradedBenchmark, task: GymTask) -> tuple[Rows, str]:
     """Rows as `_own_rows` has them, from reasoning-gym; a problem that repeats an earlier one is left out."""
-    task = config.generate
     rows = {row["prompt"]: row for row in generate(task)}.values()
     found = [
         {"id": str(number), "problem": row["prompt"], "answer": row["answer"]}
@@ -122,15 +122,16 @@ def _grading(settings: Settings, pass_mark: float) -> Callable[[Pairs], list[Gra
 
 def _canonical(settings: Settings, problems: list[Problem]) -> Callable[[Problem], str] | None:
     """What writes a problem's own answer so that the grader finds it; None where there is none to write."""
-    kind = settings if isinstance(settings, str) else settings["kind"]
+    block = answer_graders.as_block(settings)
+    kind = block["kind"]
     if kind in ("exact", "number"):
         return lambda problem: problem.reference
-    if kind == "json_schema" and settings["compare_answer"]:
-        fence = "```json\n{}\n```" if settings["extract"] == "fence" else "{}"
+    if kind == "json_schema" and block["compare_answer"]:
+        fence = "```json\n{}\n```" if block["extract"] == "fence" else "{}"
         return lambda problem: fence.format(json.dumps(problem.reference))
     if kind == "reasoning_gym":
         own = {problem.id: unpack(problem.reference["entry"])["answer"] for problem in problems}
         if all(isinstance(answer, str) and answer.strip() for answer in own.values()):
-            written = answer_graders.WRITTEN[settings["answer"]]
+            written = answer_graders.WRITTEN[block["answer"]]
             return lambda problem: written.format(own[problem.id])
     return None

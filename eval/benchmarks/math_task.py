@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from configs.benchmarks import MathBenchmark, StandardBenchmark
-from configs.load import ConfigError
-from eval import graders
+from common.digests import json_sha256
+from common.errors import ConfigError
+from common.remote import HubFiles, first_line, local_copy
+from configs.blocks.benchmarks import MathBenchmark, StandardBenchmark
 from eval.benchmarks.task import (
     BenchmarkTask,
     Pairs,
-    content_digest,
+    local_file,
     once_each,
     read_rows,
     require_fields,
@@ -20,6 +21,9 @@ from eval.benchmarks.task import (
     row_ids,
     source_text,
 )
+from eval.grading import graders
+from eval.grading.maths import limits
+from eval.grading.maths.grading import TIMEOUT_S, VERDICTS, grade_math
 from eval.records import Grade, Problem
 
 BOX_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -42,6 +46,11 @@ class HubSource:
     problem_field: str = "problem"
     final_answer: Callable[[str], str] | None = None
     """Takes the final answer out of the field `answer`, or raises ValueError; None: the field is it."""
+
+    @property
+    def files(self) -> HubFiles:
+        """Its files on the hub."""
+        return HubFiles(self.path, "dataset", revision=self.revision)
 
 
 def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
@@ -107,19 +116,12 @@ def _task(
         Problem(id, ({"role": "user", "content": text},), graders.as_text(answer))
         for id, text, answer in zip(ids, texts, answers, strict=True)
     ][: config.limit]
-    digest = content_digest(
+    digest = json_sha256(
         {
             "problems": [[p.id, p.messages, p.reference] for p in problems],
             "grader": getattr(config, "grader", "boxed"),
-            "limits": [
-                graders.MAX_ANSWER_CHARS,
-                graders.MAX_NESTING,
-                graders.MAX_EXPONENT,
-                graders.MAX_FACTORIAL,
-                graders.MAX_DIGITS,
-                graders.MAX_EXPANSION,
-                graders.TIMEOUT_S,
-            ],
+            "limits": [*limits.ALL, TIMEOUT_S],
+            "verdicts": VERDICTS,
         }
     )
     return BenchmarkTask(
@@ -133,7 +135,7 @@ def _task(
 
 
 def _grade(pairs: Pairs) -> list[Grade]:
-    return [graders.grade_math(completion, problem.reference) for problem, completion in pairs]
+    return [grade_math(completion, problem.reference) for problem, completion in pairs]
 
 
 def _grade_number(pairs: Pairs) -> list[Grade]:
@@ -148,15 +150,16 @@ def _final_answer(final_answer: Callable[[str], str], answer: Any, place: str) -
 
 
 def _load_hub(name: str, hub: HubSource) -> list[dict[str, Any]]:
+    try:
+        folder = local_copy(hub.files)
+    except ConfigError as error:
+        raise ConfigError(f"benchmark {name}: {error}, or give {local_file(name)}") from None
     from datasets import load_dataset
 
     try:
-        table = load_dataset(hub.path, hub.configuration, split=hub.split, revision=hub.revision)
-        return table.to_list()
+        return load_dataset(str(folder), hub.configuration, split=hub.split).to_list()
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else "no message"
         raise ConfigError(
-            f"benchmark {name}: {hub.path} cannot be loaded from the Hugging Face hub "
-            f"({type(error).__name__}: {reason}); give a local copy: "
-            f"{{kind: standard, name: {name}, path: FILE.jsonl}}"
+            f"benchmark {name}: {hub.path} cannot be read from {folder} ({first_line(error)}); where files "
+            f"are missing there, `protege fetch CONFIG` completes it; or give {local_file(name)}"
         ) from error

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.load import ConfigError
+from common.errors import ConfigError
+from common.files import expanded
+from common.reading import json_rows
 from eval.records import Completion, Grade, Problem
+
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a UTF-16 pair, which no tokenizer or file takes."""
 
 Pairs = list[tuple[Problem, Completion]]
 
@@ -53,38 +56,21 @@ def self_check(task: BenchmarkTask) -> float:
     return sum(grade.verdict == "pass" for grade in task.grade(answers)) / len(answers)
 
 
-def content_digest(value: Any) -> str:
-    """sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def read_rows(path: Path, where: str) -> list[dict[str, Any]]:
     """Rows of a `.jsonl` or `.jsonl.gz` file. Raises ConfigError; `where` names the benchmark."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"benchmark {where}: {path}: no such file; expected .jsonl or .jsonl.gz")
-    rows = []
+    path = expanded(path)
     try:
-        open_text = gzip.open if path.suffix == ".gz" else open
-        with open_text(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    rows.append(_row(line, f"benchmark {where}: {path}, line {number}"))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"benchmark {where}: {path}: cannot be read as .jsonl: {error}") from None
+        rows = [row for _, row in json_rows(path, "problems in .jsonl or .jsonl.gz")]
+    except ConfigError as error:
+        raise ConfigError(f"benchmark {where}: {error}") from None
     if not rows:
         raise ConfigError(f"benchmark {where}: {path}: no problems in it; expected one JSON object a line")
     return rows
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{place}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise ConfigError(f"{place}: not a JSON object")
-    return row
+def local_file(name: str, file: str = "FILE.jsonl") -> str:
+    """What a config names where a standard benchmark is read from a file, for messages."""
+    return f"a local copy: {{kind: standard, name: {name}, path: {file}}}"
 
 
 def require_fields(rows: Sequence[dict[str, Any]], fields: Sequence[str], place: str) -> None:
@@ -94,6 +80,11 @@ def require_fields(rows: Sequence[dict[str, Any]], fields: Sequence[str], place:
         if missing:
             raise ConfigError(
                 f"{place}: problem {number} has no {missing[0]!r}; it has {', '.join(sorted(row))}"
+            )
+        halves = [name for name in fields if isinstance(row[name], str) and HALF.search(row[name])]
+        if halves:
+            raise ConfigError(
+                f"{place}: problem {number}: {halves[0]!r} holds half of a character (a lone surrogate)"
             )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from eval.records import Sample
+    from eval.records import Mode, Sample
+    from eval.report.sections.trained_lambda import Trained
 
-Mode = Literal["sampled", "greedy"]
 MODES: tuple[Mode, ...] = ("sampled", "greedy")
 STUDENT = "student"
 
@@ -43,7 +43,9 @@ class RunRecord:
     max_tokens: int
     """Answer length limit of the evaluation."""
     reward_scales: Mapping[str, float]
-    """Lambda of each domain as trained, also where a probe chose it."""
+    """Lambda of each domain as declared, or as a probe chose it."""
+    trained_lambda: Trained
+    """The same as trained; empty where the run's report does not tell."""
     roles: Mapping[str, str]
     """Role of each model by name."""
     benchmarks: Mapping[str, BenchmarkRecord]
@@ -175,8 +177,8 @@ def why_not(first: RunRecord, second: RunRecord, benchmark: str) -> str | None:
         return f"{len(changed)} of {len(ours)} problems have another prompt, such as {changed[0]}"
     if _same_grading(first, second, benchmark):
         return None
-    digests = [run.benchmarks[benchmark].digest for run in (first, second)]
-    if None not in digests and digests[0] != digests[1]:
+    digests = [digest for run in (first, second) if (digest := run.benchmarks[benchmark].digest) is not None]
+    if len(set(digests)) == 2:
         both = " and ".join(digests)
         return f"the same prompts with other reference answers or grader settings (digests {both})"
     return None
@@ -231,7 +233,7 @@ def _row(
     first: RunRecord, second: RunRecord, model: str, benchmark: str, mode: Mode
 ) -> ModelComparison | NotCompared | None:
     """None where neither run has an answer."""
-    from eval.compare import compare, summarise
+    from eval.statistics.compare import compare, summarise
 
     sides = [
         [s for s in run.samples.get((model, benchmark), ()) if s.mode == mode] for run in (first, second)
@@ -278,7 +280,7 @@ def settings_that_differ(first: Any, second: Any, key: str = "") -> Iterator[Set
     if ours is None or theirs is None or not (ours or theirs):
         if first == second and type(first) is type(second):
             return
-        sides = {"first": first, "second": second}
+        sides: dict[Literal["first", "second"], Any] = {"first": first, "second": second}
         yield Setting(key, {side: value for side, value in sides.items() if value is not _ABSENT})
         return
     for name in dict.fromkeys([*ours, *theirs]):

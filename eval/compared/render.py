@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from common.words import duration
 from eval.compared import wording
 from eval.compared.data import STUDENT, Compared, ModelComparison, RunRecord, Setting
 from eval.report.render import TEMPLATES as REPORT_FILES
-from eval.report.render import dumps, environment, write_whole
-from eval.report.wording import SIGNS, duration
+from eval.report.render import dumps, environment, write_texts
+from eval.report.sections.trained_lambda import to_json as to_trained_json
+from eval.report.wording import SIGNS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent
 
 
 def write_compared(data: Compared, folder: Path) -> dict[str, Path]:
     """Writes the three files into `folder`, each whole or not at all; returns them by suffix."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {"md": to_markdown(data), "html": to_html(data), "json": dumps(to_json(data))}
-    for suffix, text in texts.items():
-        write_whole(folder / f"compare.{suffix}", text)
-    return {suffix: folder / f"compare.{suffix}" for suffix in texts}
+    return write_texts(folder, "compare", texts)
 
 
 def to_markdown(data: Compared) -> str:
@@ -36,7 +38,7 @@ def to_html(data: Compared) -> str:
     return page.render(_context(data), css=css)
 
 
-def _environment(autoescape: bool):
+def _environment(autoescape: bool) -> Environment:
     made = environment(autoescape, TEMPLATES)
     made.filters |= {
         "value_text": wording.value_text,
@@ -106,6 +108,7 @@ def _run_json(run: RunRecord) -> dict[str, Any]:
         "path": run.path,
         "created": run.created,
         "reward_scale": dict(run.reward_scales),
+        "trained": to_trained_json(run.trained_lambda),
         "wall_seconds": dict(run.wall_seconds),
         "peak_memory_bytes": run.peak_memory_bytes,
     }

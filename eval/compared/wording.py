@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from eval.compared.data import STUDENT, Compared, ModelComparison, NotCompared, RunRecord, Setting
+from eval.report.sections.trained_lambda import in_one_line
 from eval.report.wording import claim, label_of, numbers, p_text, points
 
 ABSENT = "absent"
@@ -90,8 +90,5 @@ def value_text(setting: Setting, side: Literal["first", "second"]) -> str:
 
 
 def scales_text(run: RunRecord) -> str:
-    """Lambda of the run: one number where all domains share it."""
-    values: Sequence[Any] = list(run.reward_scales.values())
-    if len(set(values)) == 1:
-        return f"{values[0]:g}"
-    return ", ".join(f"{scale:g} ({domain})" for domain, scale in run.reward_scales.items())
+    """Lambda that the run was trained at."""
+    return in_one_line(run.reward_scales, run.trained_lambda)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eval.report.data import ORACLE_BASELINE, ComparisonRow
-from eval.statistics import holm
+from eval.statistics.intervals import holm
 
 
 def corrected(comparisons: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
@@ -14,10 +14,11 @@ def corrected(comparisons: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]
 
     The oracle's repeat those with the teachers: they do not count, and have the teachers' corrected p-values.
     """
-    tested = [row for row in comparisons if row.p_value is not None]
-    counted = [row.p_value for row in tested if row.against != ORACLE_BASELINE]
+    counted = [
+        row.p_value for row in comparisons if row.p_value is not None and row.against != ORACLE_BASELINE
+    ]
     adjusted = dict(zip(counted, holm(counted), strict=True))  # equal p-values have equal corrected ones
     return tuple(
-        replace(row, p_adjusted=adjusted[row.p_value], family=len(counted)) if row in tested else row
+        row if row.p_value is None else replace(row, p_adjusted=adjusted[row.p_value], family=len(counted))
         for row in comparisons
     )

@@ -7,21 +7,25 @@ was not measured on a benchmark has no `Score` there, an answer that could not b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from eval.report.disagreements import Disagreements, find_disagreements
-from eval.report.headroom import Headroom, find_headroom
-from eval.report.probed import ProbedDomain
-from eval.report.prompts import PromptUse
-from eval.report.scores import Score, score_samples
+from eval.records import is_asked
+from eval.report.sections.disagreements import Disagreements, find_disagreements
+from eval.report.sections.headroom import Headroom, find_headroom
+from eval.report.sections.polished import PolishUse
+from eval.report.sections.probed import ProbedDomain
+from eval.report.sections.prompts import PromptUse
+from eval.report.sections.router import RouterSection
+from eval.report.sections.scores import Score, score_samples
+from eval.report.sections.trained_lambda import Trained
 
 if TYPE_CHECKING:
-    from eval.records import Sample
+    from eval.jobs import ModelUnderTest
+    from eval.records import Mode, Sample
 
 Role = Literal["base", "teacher", "student", "baseline"]
-Mode = Literal["sampled", "greedy"]
 Outcome = Literal["beats", "matches within noise", "below", "not measured"]
 
 ROLES: tuple[Role, ...] = ("student", "teacher", "base", "baseline")
@@ -34,6 +38,10 @@ ORACLE_BASELINE = "oracle"
 """Name of the routed oracle, whose answers are those of each benchmark's own teacher."""
 
 
+DISTILLED = "distilled"
+"""Name of the student as it was before its polish."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Who a model is."""
@@ -41,8 +49,20 @@ class ModelInfo:
     name: str
     role: Role
     domain: str | None = None
-    """A teacher's own domain; None for every other role."""
+    """The domain of a teacher, or of a baseline that is about one domain alone; None for the others."""
     path: str | None = None
+
+    def is_asked(self, domain: str) -> bool:
+        """Whether it answers the benchmarks of this domain."""
+        return is_asked(self.role, self.domain, domain)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it is shown: by role, the distilled student beside the student, controls beside teachers."""
+        if self.name == DISTILLED:
+            return ROLES.index("student"), 1
+        own = self.role == "baseline" and self.domain is not None
+        return (ROLES.index("teacher"), 1) if own else (ROLES.index(self.role), 0)
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,8 @@ class Evaluation:
     comparisons: tuple[ComparisonRow, ...]
     disagreements: tuple[Disagreements, ...] = ()
     headroom: tuple[Headroom, ...] = ()
+    before_polish: tuple[ComparisonRow, ...] = ()
+    """The distilled student minus base, own teachers and OPD; empty where the student was not polished."""
 
 
 @dataclass(frozen=True)
@@ -138,19 +160,25 @@ class ReportData:
     limits: tuple[str, ...] = ()
     """What the report does not show."""
     objective: Mapping[str, float] = field(default_factory=dict)
-    """Reward scale of each domain."""
+    """Reward scale of each domain, as declared or chosen by a probe."""
+    trained_lambda: Trained = field(default_factory=dict)
+    """Reward scale of each domain, as the student was trained."""
     routing: Mapping[str, int] = field(default_factory=dict)
     """Rows of each domain that the merge was to train on."""
     trained: Mapping[str, int] = field(default_factory=dict)
     """Rows of each domain that it trained on; a domain that is absent was not measured."""
     prompts: PromptUse = field(default_factory=PromptUse)
     """What became of the prompts."""
-    router: Mapping[str, Any] | None = None
+    router: RouterSection | None = None
     """What the router tells of itself; None where labels decided alone."""
     probed: tuple[ProbedDomain, ...] = ()
     """Domains whose reward scale was chosen by a probe."""
     headroom: tuple[Headroom, ...] = ()
     """A domain that is absent has no teacher, no benchmark or no common problem with the base."""
+    before_polish: tuple[ComparisonRow, ...] = ()
+    """As of `Evaluation`."""
+    polished: PolishUse | None = None
+    """None where the student was not polished."""
 
     @property
     def student(self) -> ModelRow:
@@ -197,15 +225,14 @@ def primary_benchmark(benchmarks: Sequence[BenchmarkInfo], domain: str) -> Bench
 
 def from_samples(
     samples: Mapping[tuple[str, str], Sequence[Sample]],
-    models: Sequence[ModelInfo],
+    models: Sequence[ModelInfo | ModelUnderTest],
     benchmarks: Sequence[BenchmarkInfo],
     seed: int,
 ) -> Evaluation:
     """Scores, paired comparisons and disagreements from graded samples.
 
     `samples` maps (model, benchmark) to that model's answers; the modes may be mixed in one list or
-    come under their own keys, since every sample names its mode. `models` may be any records with
-    the fields of `ModelInfo`, such as `eval.suite.ModelUnderTest`. `benchmarks` declares every key that
+    come under their own keys, since every sample names its mode. `benchmarks` declares every key that
     should have been measured. A domain with several sampled benchmarks gets a pool over their problems,
     in which every problem counts once; `seed` is that of the bootstrap.
     """
@@ -214,11 +241,10 @@ def from_samples(
     _add_pools(graded, models, infos)
     votable = _with_final_answers(graded, infos)
     rows = []
-    for model in sorted(models, key=lambda m: ROLES.index(m.role)):
+    for model in sorted((_info(model) for model in models), key=lambda m: m.place):
         keys = [b.name for b in infos if graded.get((model.name, b.name))]
         scores = {key: score_samples(graded[model.name, key], key in votable) for key in keys}
-        path = None if model.path is None else str(model.path)
-        rows.append(ModelRow(model.name, model.role, model.domain, path, scores))
+        rows.append(ModelRow(model.name, model.role, model.domain, model.path, scores))
     student = student_of(rows)
     return Evaluation(
         models=tuple(rows),
@@ -235,7 +261,12 @@ def from_samples(
             if teacher.role == "teacher" and teacher.domain is not None
         ),
         headroom=tuple(_headroom(graded, rows, infos, seed)),
+        before_polish=tuple(_before_polish(graded, rows, infos, seed)),
     )
+
+
+def _info(model: ModelInfo | ModelUnderTest) -> ModelInfo:
+    return ModelInfo(model.name, model.role, model.domain, None if model.path is None else str(model.path))
 
 
 Graded = dict[tuple[str, str], list["Sample"]]
@@ -262,7 +293,9 @@ def _with_pools(benchmarks: Sequence[BenchmarkInfo]) -> tuple[BenchmarkInfo, ...
     return tuple(infos)
 
 
-def _add_pools(graded: Graded, models: Sequence[ModelInfo], infos: Sequence[BenchmarkInfo]) -> None:
+def _add_pools(
+    graded: Graded, models: Sequence[ModelInfo | ModelUnderTest], infos: Sequence[BenchmarkInfo]
+) -> None:
     """A model that lacks one member of a pool has no pooled score: it would not be comparable."""
     for info in infos:
         for model in models:
@@ -275,15 +308,18 @@ def _add_pools(graded: Graded, models: Sequence[ModelInfo], infos: Sequence[Benc
 
 def _with_final_answers(graded: Graded, infos: Sequence[BenchmarkInfo]) -> set[str]:
     """Keys of the benchmarks, and of the pools of such, whose answers can be voted on."""
-    from eval.at_k import has_final_answers
+    from eval.statistics.at_k import has_final_answers
 
     own = {key for (_, key), answers in graded.items() if has_final_answers(answers)}
     return {info.name for info in infos if own.issuperset(info.pools or (info.name,))}
 
 
-def _comparisons(graded: Graded, student: ModelRow, rows, infos, seed: int):
-    """The student against every other model, wherever both have a judged answer to the same problem."""
-    from eval.compare import compare
+def _comparisons(
+    graded: Graded, student: ModelRow, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
+) -> Iterator[ComparisonRow]:
+    """A model, such as the student, against every other one, wherever both have a judged answer to the same
+    problem."""
+    from eval.statistics.compare import compare
 
     for info in infos:
         ours = graded.get((student.name, info.name), [])
@@ -296,18 +332,34 @@ def _comparisons(graded: Graded, student: ModelRow, rows, infos, seed: int):
                 model=student.name,
                 against=other.name,
                 benchmark=info.name,
-                difference=float(result.difference),
-                lo=float(result.lo),
-                hi=float(result.hi),
-                n=int(result.n),
-                p_value=float(result.p_value),
+                difference=result.difference,
+                lo=result.lo,
+                hi=result.hi,
+                n=result.n,
+                p_value=result.p_value,
                 verdict=result.verdict,
-                unscored=int(result.unscored),
+                unscored=result.unscored,
             )
 
 
+def _before_polish(
+    graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
+) -> Iterator[ComparisonRow]:
+    """The distilled student against base, OPD and each benchmark's own teachers."""
+    for distilled in (row for row in rows if row.name == DISTILLED):
+        for info in infos:
+            others = [
+                row
+                for row in rows
+                if row.role == "base"
+                or row.name == OPD_BASELINE
+                or (row.role == "teacher" and row.domain == info.domain)
+            ]
+            yield from _comparisons(graded, distilled, others, [info], seed)
+
+
 def _have_common_problem(ours: Sequence[Sample], theirs: Sequence[Sample]) -> bool:
-    """Whether a problem is left once `eval.compare.compare` drops unscored answers and their partners."""
+    """Whether a problem is left once `compare` drops unscored answers and their partners."""
     dropped = {_pair(answer) for answer in (*ours, *theirs) if answer.verdict == "unscored"}
     left = [{a.problem_id for a in side if _pair(a) not in dropped} for side in (ours, theirs)]
     return bool(left[0] & left[1])
@@ -317,15 +369,18 @@ def _pair(answer: Sample) -> tuple[str, int]:
     return answer.problem_id, answer.index
 
 
-def _headroom(graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int):
+def _headroom(
+    graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
+) -> Iterator[Headroom]:
     """Of every domain that has a benchmark and a teacher, by the benchmark it is judged by."""
     base = next((model.name for model in rows if model.role == "base"), "")
     for domain in dict.fromkeys(info.domain for info in infos):
         teacher = next((m.name for m in rows if m.role == "teacher" and m.domain == domain), None)
-        key = primary_benchmark(infos, domain).name
+        info = primary_benchmark(infos, domain)
+        assert info is not None, "it is the domain of a benchmark"
         names = {"student": student_of(rows).name, "teacher": teacher, "base": base}
-        sides = {role: graded.get((name, key), []) for role, name in names.items()}
-        if teacher is not None and (found := find_headroom(domain, key, sides, teacher, seed)):
+        sides = {role: graded.get((name, info.name), []) for role, name in names.items()}
+        if teacher is not None and (found := find_headroom(domain, info.name, sides, teacher, seed)):
             yield found
 
 
@@ -335,54 +390,3 @@ def _answers(graded: Graded, model: str, domain: str, infos: Sequence[BenchmarkI
 
 
 # ------------------------------------------------------------------------------------------- build
-
-
-def build(
-    *,
-    run: str,
-    created: str,
-    config_yaml: str,
-    evaluation: Evaluation,
-    objective: Mapping[str, float],
-    routing: Mapping[str, int],
-    trained: Mapping[str, int] | None = None,
-    router: Mapping[str, Any] | None = None,
-    curves: Mapping[str, Sequence[Mapping[str, float]]],
-    wall_seconds: Mapping[str, float],
-    peak_memory_bytes: int | None,
-    provenance: Mapping[str, str],
-    notes: Sequence[str] = (),
-    prompts: PromptUse | None = None,
-    probed: Sequence[ProbedDomain] = (),
-) -> ReportData:
-    """The report's data: what is given, and the verdicts and limits that follow from it."""
-    from eval.report import correction, limits, wording  # all read this module's records
-
-    evaluation = replace(evaluation, comparisons=correction.corrected(evaluation.comparisons))
-    teachers = [m.domain for m in evaluation.models if m.role == "teacher" and m.domain is not None]
-    domains = tuple(dict.fromkeys([*objective, *teachers, *(b.domain for b in evaluation.benchmarks)]))
-    data = ReportData(
-        run=run,
-        created=created,
-        config_yaml=config_yaml,
-        domains=domains,
-        verdicts=wording.verdicts(evaluation, domains),
-        opd_sentence=wording.opd_sentence(evaluation, domains, objective),
-        models=evaluation.models,
-        benchmarks=evaluation.benchmarks,
-        comparisons=evaluation.comparisons,
-        disagreements=evaluation.disagreements,
-        curves=curves,
-        wall_seconds=wall_seconds,
-        peak_memory_bytes=peak_memory_bytes,
-        provenance=provenance,
-        notes=tuple(notes),
-        objective=objective,
-        routing=routing,
-        trained=trained or {},
-        prompts=prompts or PromptUse(),
-        router=router,
-        probed=tuple(probed),
-        headroom=evaluation.headroom,
-    )
-    return replace(data, limits=tuple(limits.limits_of(data)))

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs.benchmarks import PROGRAM_FILES
+from common.files import write_text
+from configs.blocks.benchmarks import PROGRAM_FILES
 from eval.benchmarks.task import BenchmarkTask
 from eval.records import Completion, Problem, Sample
-from eval.report.render import write_whole
 
 CUT_OFF = "# The answer was cut off at the length limit and counts as wrong, whatever it holds.\n"
 """Stands for an answer that fails unread: a program that defines nothing fails in EvalPlus too."""
@@ -30,12 +30,13 @@ def write_evalplus_samples(task: BenchmarkTask, samples: Sequence[Sample], folde
         path = folder / f"{task.name}{added}.jsonl"
         answers = [sample for sample in samples if sample.mode == mode and task.program is not None]
         if answers:
-            write_whole(path, "".join(_line(task, problems[a.problem_id], a) for a in answers))
+            write_text(path, "".join(_line(task, problems[a.problem_id], a) for a in answers))
         else:
             path.unlink(missing_ok=True)
 
 
 def _line(task: BenchmarkTask, problem: Problem, sample: Sample) -> str:
+    assert task.program is not None
     completion = Completion(sample.completion, sample.tokens, sample.finished)
     solution = task.program(problem, completion) if sample.finished else CUT_OFF
     return json.dumps({"task_id": problem.id, "solution": solution}) + "\n"

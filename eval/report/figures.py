@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from eval import plots
-from eval.report import wording
-from eval.report.curves import Panel, Series
-from eval.report.data import BenchmarkInfo, ModelRow, ReportData, Score, primary_benchmark
+from common.words import duration
+from eval.report import plots, wording
+from eval.report.data import BenchmarkInfo, ModelRow, ReportData, primary_benchmark
+from eval.report.sections import trained_lambda
+from eval.report.sections.curves import Panel, Series
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def probe_figure(data: ReportData) -> Figure | None:
     if not data.probed:
         return None
     lines, said = [], []
+    chosen = {probed.domain: probed.reward_scale for probed in data.probed}
+    trained = trained_lambda.texts(chosen, data.trained_lambda)
     for probed in data.probed:
         colour = data.domains.index(probed.domain)
         lines.append(
@@ -79,20 +82,21 @@ def probe_figure(data: ReportData) -> Figure | None:
             for p in probed.points
         ]
         info = primary_benchmark(data.benchmarks, probed.domain)
-        score = data.student.scores.get(info.name) if info else None
-        if _is_judged(score):
-            x, (value, lo, hi) = probed.reward_scale, _estimate(score)
+        if info and (estimate := _estimate(data.student, info)):
+            x, (value, lo, hi) = probed.reward_scale, estimate
             label = f"student on {wording.benchmark_label(info)}"
             whiskers = [(100 * lo, 100 * hi)]
             own_mark = len(data.domains) + colour  # or the point would pass for one of the curve
             lines.append(plots.Line(label, [x], [100 * value], own_mark, whiskers=whiskers))
-            said.append(f"{label}, trained at lambda {x:g}: {_said((value, lo, hi))}")
+            said.append(f"{label}, trained at lambda {trained[probed.domain]}: {_said((value, lo, hi))}")
     title = "Accuracy of the objective's optimum against lambda"
     svg = plots.line_plot("probe", lines, "accuracy (%)", title, "; ".join(said), "reward scale lambda")
     caption = (
         f"{title}, on the probe's prompts, beside the trained student on its benchmark (other problems). "
         "Whiskers: 95% intervals."
     )
+    for domain, text in trained_lambda.moved(chosen, data.trained_lambda).items():
+        caption += f" {domain} was trained at lambda {text}."
     return Figure(svg, caption)
 
 
@@ -100,7 +104,7 @@ def time_figure(wall_seconds: Mapping[str, float]) -> Figure | None:
     """Wall time by stage, None where no stage was timed."""
     if not wall_seconds:
         return None
-    values = [(stage, seconds, wording.duration(seconds)) for stage, seconds in wall_seconds.items()]
+    values = [(stage, seconds, duration(seconds)) for stage, seconds in wall_seconds.items()]
     desc = "; ".join(f"{stage}: {text}" for stage, _, text in values)
     return Figure(plots.bars("wall-time", values, "Wall time by stage", desc), "Wall time by stage.")
 
@@ -114,14 +118,17 @@ def _scatter(
     models: Sequence[ModelRow], x_domain: str, x: BenchmarkInfo, y_domain: str, y: BenchmarkInfo
 ) -> Figure | None:
     points = [
-        plots.Point(_point_label(model), model.role, _estimate(on_x), _estimate(on_y))
+        plots.Point(_point_label(model), model.role, on_x, on_y)
         for model in models
-        if _is_judged(on_x := model.scores.get(x.name)) and _is_judged(on_y := model.scores.get(y.name))
+        if (on_x := _estimate(model, x)) and (on_y := _estimate(model, y))
     ]
     if not points:
         return None
     x_label, y_label = wording.benchmark_label(x), wording.benchmark_label(y)
-    desc = "; ".join(f"{p.label}: {x_label} {_said(p.x)}, {y_label} {_said(p.y)}" for p in points)
+    said = [[_said(estimate) for estimate in point.both] for point in points]
+    desc = "; ".join(
+        f"{p.label}: {x_label} {on_x}, {y_label} {on_y}" for p, (on_x, on_y) in zip(points, said, strict=True)
+    )
     title = f"Accuracy in {x_domain} against accuracy in {y_domain}"
     svg = plots.scatter("accuracy", points, x_label, y_label, title, desc)
     return Figure(svg, f"{title}. {LEGEND}")
@@ -129,9 +136,9 @@ def _scatter(
 
 def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str) -> Figure | None:
     points = [
-        plots.Point(_point_label(model), model.role, _estimate(score))
+        plots.Point(_point_label(model), model.role, estimate)
         for model in models
-        if _is_judged(score := model.scores.get(info.name))
+        if (estimate := _estimate(model, info))
     ]
     if not points:
         return None
@@ -148,12 +155,9 @@ def _point_label(model: ModelRow) -> str:
     return wording.label(model).removeprefix("the ").removeprefix("baseline ")
 
 
-def _is_judged(score: Score | None) -> bool:
-    return score is not None and score.accuracy is not None
-
-
-def _estimate(score: Score) -> plots.Estimate:
-    return score.accuracy, score.lo, score.hi
+def _estimate(model: ModelRow, info: BenchmarkInfo) -> plots.Estimate | None:
+    score = model.scores.get(info.name)
+    return None if score is None else score.estimate
 
 
 def _said(estimate: plots.Estimate) -> str:

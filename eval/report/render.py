@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eval.report import figures, headroom, probed, prompts, routed, scores, wording
-from eval.report.curves import Series, panels
-from eval.report.data import ComparisonRow, ModelRow, ReportData
+from common.files import write_text
+from common.words import duration
+from eval.report import figures, wording
+from eval.report.data import DISTILLED, ComparisonRow, ModelRow, ReportData
+from eval.report.sections import headroom, polished, probed, prompts, scores, trained_lambda
+from eval.report.sections.curves import Series, panels
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent
 AT_K = (
@@ -26,24 +30,19 @@ HEAD_CHARACTERS, TAIL_CHARACTERS = 700, 500
 
 def write_report(data: ReportData, folder: Path) -> dict[str, Path]:
     """Writes the three files into `folder`, each whole or not at all; returns them by suffix."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"md": to_markdown(data), "html": to_html(data), "json": dumps(to_json(data))}
-    for suffix, text in files.items():
-        write_whole(folder / f"report.{suffix}", text)
-    return {suffix: folder / f"report.{suffix}" for suffix in files}
+    texts = {"md": to_markdown(data), "html": to_html(data), "json": dumps(to_json(data))}
+    return write_texts(folder, "report", texts)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces `path` in one step, so that a reader never sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def write_texts(folder: Path, name: str, texts: Mapping[str, str]) -> dict[str, Path]:
+    """Writes `<name>.<suffix>` for every suffix, each whole or not at all; returns the files by suffix.
+
+    An answer's character that UTF-8 does not know becomes a question mark.
+    """
+    files = {suffix: folder / f"{name}.{suffix}" for suffix in texts}
+    for suffix, file in files.items():
+        write_text(file, texts[suffix], errors="replace")
+    return files
 
 
 # -------------------------------------------------------------------------------------------- JSON
@@ -79,6 +78,8 @@ def to_json(data: ReportData) -> dict[str, Any]:
             for b in data.benchmarks
         },
         "comparisons": [_comparison_json(row) for row in data.comparisons],
+        "before_polish": [_comparison_json(row) for row in data.before_polish],
+        "polish": polished.to_json(data.polished),
         "headroom": headroom.to_json(data.headroom, data.domains),
         "disagreements": {
             d.teacher: {
@@ -90,12 +91,15 @@ def to_json(data: ReportData) -> dict[str, Any]:
             }
             for d in data.disagreements
         },
-        "objective": {"reward_scale": dict(data.objective)},
+        "objective": {
+            "reward_scale": dict(data.objective),
+            "trained": trained_lambda.to_json(data.trained_lambda),
+        },
         "probe": probed.to_json(data.probed),
         "routing": dict(data.routing),
         "trained": dict(data.trained),
         "prompts": prompts.to_json(data.prompts),
-        "router": data.router,
+        "router": None if data.router is None else data.router.measured,
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
         "provenance": dict(data.provenance),
@@ -159,7 +163,7 @@ def to_html(data: ReportData) -> str:
     )
 
 
-def environment(autoescape: bool, templates: Path = TEMPLATES):
+def environment(autoescape: bool, templates: Path = TEMPLATES) -> Environment:
     """Jinja for the templates of a folder, with the filters of all reports."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -173,7 +177,7 @@ def environment(autoescape: bool, templates: Path = TEMPLATES):
     )
     for function in (
         wording.percent, wording.points, wording.interval, wording.p_text, wording.score_range,
-        wording.score_text, wording.duration, wording.memory, wording.label, wording.benchmark_label,
+        wording.score_text, duration, wording.memory, wording.label, wording.benchmark_label,
         wording.correction, wording.at_k_text,
         clip, number, unbroken, md, md_code,
     ):  # fmt: skip
@@ -186,30 +190,55 @@ def _context(data: ReportData) -> dict[str, Any]:
         "data": data,
         "signs": wording.SIGNS,
         "verdicts": {d: [v for v in data.verdicts if v.domain == d] for d in data.domains},
-        "scales": _scales(data.objective),
+        "scales": trained_lambda.in_one_line(data.objective, data.trained_lambda) or wording.NOT_MEASURED,
+        "scale_texts": trained_lambda.texts(data.objective, data.trained_lambda),
         "at_k": _at_k(data),
         "headroom": _headroom(data),
         **prompts.tables(data.prompts),
-        "teacher_groups": _comparison_groups(data, ("teacher",)),
-        "other_groups": _comparison_groups(data, ("base", "baseline")),
+        "polish": polished.told(data.polished),
+        "stage_table": _stage_table(data),
+        "teacher_groups": _comparison_groups(data, [m for m in data.models if _is_teacher(m)]),
+        "other_groups": _comparison_groups(
+            data, [m for m in data.models if m.role != "student" and not _is_teacher(m)]
+        ),
+        "family": len(data.comparisons) + len(data.before_polish),
         "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],
         "missing_curves": _missing_curves(data),
-        "router": routed.part(data.router),
+        "router": data.router,
         "total_seconds": sum(data.wall_seconds.values()),
     }
 
 
-def _scales(objective: Mapping[str, float]) -> str:
-    """The reward scales in few words: one number where all domains share it."""
-    if not objective:
-        return wording.NOT_MEASURED
-    if len(set(objective.values())) == 1:
-        return f"{next(iter(objective.values())):g}"
-    return ", ".join(f"{scale:g} ({domain})" for domain, scale in objective.items())
+def _is_teacher(model: ModelRow) -> bool:
+    """Whether it is a teacher, or one that was trained on."""
+    return model.role == "teacher" or (model.role == "baseline" and model.domain is not None)
 
 
-def _comparison_groups(data: ReportData, roles: tuple[str, ...]) -> list[list[dict[str, Any]]]:
-    """For each model of these roles, the student against it on every benchmark, measured or not."""
+def _stage_table(data: ReportData) -> prompts.Table | None:
+    """What each stage of the training gained on every benchmark; None where the student was not polished."""
+    if data.polished is None:
+        return None
+    gains = [("distillation: distilled student minus", row) for row in data.before_polish]
+    gains += [("polish: student minus", row) for row in data.comparisons if row.against == DISTILLED]
+    named = {model.name: wording.label(model) for model in data.models}
+    keys = {info.name: wording.benchmark_label(info) for info in data.benchmarks}
+    rows = [
+        [
+            keys[row.benchmark],
+            f"{stage} {named[row.against]}",
+            wording.points(row.difference, plus=True),
+            wording.interval(row.lo, row.hi),
+            str(row.n),
+            row.verdict + (f" ({note})" if (note := wording.correction(row)) else ""),
+        ]
+        for stage, row in sorted(gains, key=lambda gain: list(keys).index(gain[1].benchmark))
+    ]
+    heads = ["Benchmark", "Stage", "Difference (points)", "95% interval", "n", "Verdict"]
+    return prompts.Table(heads, rows)
+
+
+def _comparison_groups(data: ReportData, models: Sequence[ModelRow]) -> list[list[dict[str, Any]]]:
+    """For each of these models, the student against it on every benchmark that it is asked."""
     return [
         [
             {
@@ -220,9 +249,10 @@ def _comparison_groups(data: ReportData, roles: tuple[str, ...]) -> list[list[di
                 "row": data.comparison(model.name, info.name),
             }
             for info in data.benchmarks
+            if model.is_asked(info.domain)
         ]
-        for model in data.models
-        if model.role in roles and data.benchmarks
+        for model in models
+        if data.benchmarks
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from common.words import counted, gib, mib
 from eval.report.data import (
+    DISTILLED,
     OPD_BASELINE,
     ORACLE_BASELINE,
     BenchmarkInfo,
@@ -20,11 +22,15 @@ from eval.report.data import (
     primary_benchmark,
     student_of,
 )
+from eval.report.sections import trained_lambda
 
 if TYPE_CHECKING:
-    from eval.at_k import AtK
-    from eval.report.headroom import Headroom
+    from eval.compared.data import ModelComparison
+    from eval.report.sections.headroom import Headroom
+    from eval.statistics.at_k import AtK
 
+NAMED = {ORACLE_BASELINE: "the routed oracle", DISTILLED: "the distilled student"}
+"""Models that are called otherwise than by role and name."""
 MINUS = "\N{MINUS SIGN}"
 NOT_MEASURED = "not measured"
 SIGNIFICANT = 0.05
@@ -71,7 +77,7 @@ def correction_note(verdict: Outcome, p_adjusted: float | None, family: int) -> 
     """What stands beside a verdict that its corrected p-value does not bear out; else nothing."""
     if verdict not in ("beats", "below") or p_adjusted is None or p_adjusted <= SIGNIFICANT:
         return ""
-    return f"not significant after correction for {family} comparison{'s' if family > 1 else ''}"
+    return f"not significant after correction for {counted(family, 'comparison')}"
 
 
 def correction(row: ComparisonRow) -> str:
@@ -99,22 +105,11 @@ def at_k_text(found: AtK | None) -> str:
     return f"{percent(found.accuracy)} ({numbers})"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def memory(size: int | None) -> str:
     """Bytes in GiB, or MiB below one."""
     if size is None:
         return NOT_MEASURED
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    return gib(size) if size >= 2**30 else mib(size)
 
 
 # --------------------------------------------------------------------------------------- sentences
@@ -129,8 +124,8 @@ def label_of(name: str, role: str) -> str:
     """As `label`, from the model's name and role."""
     if role in ("base", "student"):
         return f"the {role}"
-    if name == ORACLE_BASELINE:
-        return "the routed oracle"
+    if name in NAMED:
+        return NAMED[name]
     return name if name.lower().startswith(role) else f"{role} {name}"
 
 
@@ -150,7 +145,7 @@ def claim(outcome: Outcome, other: str) -> str:
     }[outcome]
 
 
-def numbers(row) -> str:
+def numbers(row: ComparisonRow | ModelComparison) -> str:
     """Difference, interval and problems of a comparison, of this report or of two runs."""
     return f"{points(row.difference, plus=True)} points, 95% interval {interval(row.lo, row.hi)}, n = {row.n}"
 
@@ -172,13 +167,18 @@ def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerd
         if not own_teachers:
             sentence = f"{domain}: {NOT_MEASURED} against a teacher, because the domain has none here"
             found.append(DomainVerdict(domain, domain, "teacher", None, NOT_MEASURED, sentence))
+        own_controls = [m for m in others if m.role == "baseline" and m.domain == domain]
         rest = [m for role in ("base", "baseline", "teacher") for m in others if m.role == role]
-        rest = [m for m in rest if m not in own_teachers]
-        found.extend(_verdict(evaluation, domain, other) for other in [*own_teachers, *rest])
+        rest = [m for m in rest if m not in (*own_teachers, *own_controls) and m.is_asked(domain)]
+        found.extend(_verdict(evaluation, domain, m, own_controls) for m in own_teachers)
+        found.extend(_verdict(evaluation, domain, m) for m in (*own_controls, *rest))
     return tuple(found)
 
 
-def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> DomainVerdict:
+def _verdict(
+    evaluation: Evaluation, domain: str, other: ModelRow, controls: Sequence[ModelRow] = ()
+) -> DomainVerdict:
+    """About one other model; `controls` are what a verdict of "beats" must be read beside."""
     info = primary_benchmark(evaluation.benchmarks, domain)
     if info is None:
         why = "the domain has no benchmark"
@@ -187,7 +187,16 @@ def _verdict(evaluation: Evaluation, domain: str, other: ModelRow) -> DomainVerd
     if row is None:
         return _not_measured(domain, other, info.name, _why_missing(evaluation, other, info))
     sentence = f"{domain}: the student {claim(row.verdict, label(other))}: {evidence(row)}"
+    if row.verdict == "beats":
+        sentence += "".join(_beside(evaluation, info, control) for control in controls)
     return DomainVerdict(domain, other.name, other.role, info.name, row.verdict, sentence)
+
+
+def _beside(evaluation: Evaluation, info: BenchmarkInfo, control: ModelRow) -> str:
+    """How the student stands to a teacher that was trained on as long as it was."""
+    row = find_comparison(evaluation.comparisons, control.name, info.name)
+    stands = NOT_MEASURED if row is None else f"the student {claim(row.verdict, 'it')}, {numbers(row)}"
+    return f"; against {control.name}, this teacher trained on as long: {stands}"
 
 
 def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str) -> DomainVerdict:
@@ -216,7 +225,7 @@ def headroom_sentence(domain: str, found: Headroom | None, teacher: str) -> str:
     gap = (
         f"{points(r.gap, plus=True)} points, 95% interval {interval(r.gap_lo, r.gap_hi)}, n = {r.n_problems}"
     )
-    if r.ratio is None:
+    if r.ratio is None or r.lo is None or r.hi is None:
         return f"{domain}: not given, because {teacher} is not clearly above the base ({gap})"
     return (
         f"{domain}: {points(r.ratio)}% of the way from the base to {teacher}, "
@@ -224,26 +233,42 @@ def headroom_sentence(domain: str, found: Headroom | None, teacher: str) -> str:
     )
 
 
-def opd_sentence(evaluation: Evaluation, domains: Sequence[str], objective: Mapping[str, float]) -> str:
-    """Whether the extrapolated student beats plain on-policy distillation, or why that is unknown."""
-    if objective and all(scale == 1 for scale in objective.values()):
+def opd_sentence(
+    evaluation: Evaluation,
+    domains: Sequence[str],
+    objective: Mapping[str, float],
+    trained: trained_lambda.Trained,
+) -> str:
+    """Whether the extrapolated student beats plain on-policy distillation, or why that is unknown.
+
+    `objective` is each domain's reward scale as declared, `trained` as the student was trained.
+    """
+    if trained_lambda.only(trained, objective, 1.0):
         return (
             "The student was trained at reward scale 1 in every domain, which is plain OPD: "
             "this run says nothing about ExOPD."
         )
     opd = next((m for m in evaluation.models if m.role == "baseline" and m.name == OPD_BASELINE), None)
+    polished = any(model.name == DISTILLED for model in evaluation.models)
+    compared = evaluation.before_polish if polished else evaluation.comparisons  # OPD was not polished
     rows: dict[str, ComparisonRow] = {}
     for domain in domains if opd else ():
         info = primary_benchmark(evaluation.benchmarks, domain)
-        row = find_comparison(evaluation.comparisons, OPD_BASELINE, info.name) if info else None
+        row = find_comparison(compared, OPD_BASELINE, info.name) if info else None
         if row is not None:
             rows[domain] = row
     if not rows:
         return "OPD (reward scale 1) was not measured: this run cannot say whether ExOPD beats it."
     missing = [domain for domain in domains if domain not in rows]
-    details = "; ".join(f"{domain}: {row.verdict}, {evidence(row)}" for domain, row in rows.items())
+    moved = trained_lambda.moved(objective, trained)
+    details = "; ".join(
+        f"{domain}: {row.verdict}, {evidence(row)}"
+        + (f", trained at reward scale {moved[domain]}" if domain in moved else "")
+        for domain, row in rows.items()
+    )
     unmeasured = f"; {', '.join(missing)}: {NOT_MEASURED}" if missing else ""
-    return f"{_opd_conclusion(rows)} ({details}{unmeasured})."
+    before = "; both before any polish" if polished else ""
+    return f"{_opd_conclusion(rows)} ({details}{unmeasured}{before})."
 
 
 def _opd_conclusion(rows: Mapping[str, ComparisonRow]) -> str:

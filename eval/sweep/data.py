@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.seeds import SeedEstimate, difference_over_seeds, over_seeds
+from eval.report.sections import trained_lambda
+from eval.report.sections.trained_lambda import Trained
+from eval.statistics.seeds import SeedEstimate, difference_over_seeds, over_seeds
 
 if TYPE_CHECKING:
-    from eval.compare import BenchmarkScore
     from eval.records import Sample
+    from eval.statistics.compare import BenchmarkScore
 
 OPD_SCALE = 1.0
 """At this lambda ExOPD is plain on-policy distillation."""
@@ -30,7 +32,7 @@ class FixedModel:
     name: str
     role: Literal["base", "teacher", "baseline"]
     domain: str | None
-    """A teacher's own domain; None for every other role."""
+    """The domain of a teacher, or of a baseline that is about one domain alone; None for the others."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class SweepData:
     probe: tuple[ProbePoint, ...] = ()
     runs: tuple[str, ...] = ()
     """Folders of the runs, below the sweep's."""
+    trained_lambda: Mapping[RunKey, Trained] = field(default_factory=dict)
+    """The lambda that each domain of each run was trained at: a back-off takes it away from the grid's."""
+    polish_steps: int = 0
+    """Steps of the polish of every student; 0 without one."""
     config_yaml: str = ""
     wall_seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
@@ -111,7 +117,7 @@ def curve(
 
     Answers of other modes are left out. `teacher` names the domain's own among `fixed`.
     """
-    from eval.compare import summarise
+    from eval.statistics.compare import summarise
 
     own = {key: [s for s in samples if s.mode == mode] for key, samples in students.items()}
     others = {name: [s for s in samples if s.mode == mode] for name, samples in fixed.items()}
@@ -189,6 +195,10 @@ def to_json(data: SweepData) -> dict[str, Any]:
         ],
         "probe": [vars(point) for point in data.probe],
         "runs": list(data.runs),
+        "trained": [
+            {"reward_scale": scale, "seed": seed, "domains": trained_lambda.to_json(trained)}
+            for (scale, seed), trained in data.trained_lambda.items()
+        ],
         "wall_seconds": dict(data.wall_seconds),
         "peak_memory_bytes": data.peak_memory_bytes,
         "provenance": dict(data.provenance),

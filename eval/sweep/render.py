@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eval import plots
+from eval.report import plots
 from eval.report.render import TEMPLATES as REPORT_FILES
-from eval.report.render import dumps, environment, write_whole
+from eval.report.render import dumps, environment, write_texts
 from eval.report.wording import interval, percent, points
-from eval.seeds import SeedEstimate
-from eval.sweep.data import SweepCurve, SweepData, mean_metric, to_json
+from eval.statistics.seeds import SeedEstimate
+from eval.sweep.data import SweepCurve, SweepData, SweepPoint, mean_metric, to_json
 from eval.sweep.wording import most_accurate, sentences
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent
 LAMBDA = "reward scale lambda"
@@ -29,9 +32,7 @@ DYNAMICS: Mapping[str, tuple[str, str]] = {
 def write_sweep(data: SweepData, folder: Path) -> dict[str, Path]:
     """Writes the three files into `folder`, each whole or not at all; returns them by suffix."""
     texts = {"md": to_markdown(data), "html": to_html(data), "json": dumps(to_json(data))}
-    for suffix, text in texts.items():
-        write_whole(folder / f"sweep.{suffix}", text)
-    return {suffix: folder / f"sweep.{suffix}" for suffix in texts}
+    return write_texts(folder, "sweep", texts)
 
 
 def to_markdown(data: SweepData) -> str:
@@ -52,7 +53,7 @@ def to_html(data: SweepData) -> str:
     )
 
 
-def _environment(autoescape: bool):
+def _environment(autoescape: bool) -> Environment:
     made = environment(autoescape, TEMPLATES)
     for function in (estimate_text, estimate_range, difference_text, spread_text):
         made.filters[function.__name__] = function
@@ -111,20 +112,20 @@ def accuracy_figure(data: SweepData, domain: str) -> dict[str, str]:
     """Accuracy against lambda: students by benchmark and mode, the optimum, teacher and base."""
     lines, said = [], []
     for curve in (c for c in data.curves if c.domain == domain):
-        judged = [p for p in curve.points if p.accuracy is not None]
+        judged = _judged(curve)
         if not judged:
             continue
         label = f"student, {_curve_label(data, curve)}"
         lines.append(
             plots.Line(
                 label,
-                [p.reward_scale for p in judged],
-                [100 * p.accuracy.mean for p in judged],
+                [p.reward_scale for p, _ in judged],
+                [100 * accuracy.mean for _, accuracy in judged],
                 len(lines),
-                whiskers=[(100 * p.accuracy.lo, 100 * p.accuracy.hi) for p in judged],
+                whiskers=[(100 * accuracy.lo, 100 * accuracy.hi) for _, accuracy in judged],
             )
         )
-        said += [f"{label} at {p.reward_scale:g}: {estimate_text(p.accuracy)}" for p in judged]
+        said += [f"{label} at {p.reward_scale:g}: {percent(accuracy.mean)}" for p, accuracy in judged]
         lines += _level(data, curve, len(lines) - 1, said)
     probed = [p for p in data.probe if p.domain == domain]
     if probed:
@@ -137,6 +138,11 @@ def accuracy_figure(data: SweepData, domain: str) -> dict[str, str]:
     title = f"{domain}: accuracy against lambda"
     svg = plots.line_plot(f"lambda-{domain}", lines, "accuracy (%)", title, "; ".join(said), LAMBDA)
     return {"svg": svg, "caption": title}
+
+
+def _judged(curve: SweepCurve) -> list[tuple[SweepPoint, SeedEstimate]]:
+    """The curve's points that could be judged, each with its accuracy."""
+    return [(point, point.accuracy) for point in curve.points if point.accuracy is not None]
 
 
 def _level(data: SweepData, curve: SweepCurve, colour: int, said: list[str]) -> list[plots.Line]:
@@ -155,13 +161,13 @@ def length_figure(data: SweepData, domain: str) -> dict[str, str]:
     """Accuracy against length, a curve through the lambdas in their order."""
     lines, said = [], []
     for curve in (c for c in data.curves if c.domain == domain):
-        judged = [p for p in curve.points if p.accuracy is not None]
+        judged = _judged(curve)
         if judged:
-            x, y = [p.length for p in judged], [100 * p.accuracy.mean for p in judged]
+            x, y = [p.length for p, _ in judged], [100 * accuracy.mean for _, accuracy in judged]
             lines.append(plots.Line(_curve_label(data, curve), x, y, len(lines)))
             said += [
-                f"lambda {p.reward_scale:g}: {p.length:.1f} tokens, {estimate_text(p.accuracy)}"
-                for p in judged
+                f"lambda {p.reward_scale:g}: {p.length:.1f} tokens, {percent(accuracy.mean)}"
+                for p, accuracy in judged
             ]
     title = f"{domain}: accuracy against answer length, lambda {data.reward_scales[0]:g} to "
     title += f"{data.reward_scales[-1]:g}"
@@ -175,7 +181,7 @@ def _curve_label(data: SweepData, curve: SweepCurve) -> str:
     return f"{curve.benchmark} {curve.mode}" if several else curve.mode
 
 
-def dynamics_figures(data: SweepData):
+def dynamics_figures(data: SweepData) -> Iterator[dict[str, str]]:
     """How the trainings went: a panel for each metric and domain, a line for each lambda."""
     for metric, (title, unit) in DYNAMICS.items():
         for domain in [None] if metric == "task_reward" else data.domains:

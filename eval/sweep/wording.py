@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eval.report.wording import interval, points
-from eval.seeds import SeedEstimate
+from common.words import counted
+from eval.report.sections.trained_lambda import moved
+from eval.report.wording import interval, percent, points
+from eval.statistics.seeds import SeedEstimate
 from eval.sweep.data import SweepCurve, SweepData, SweepPoint
 
 
 def sentences(data: SweepData) -> list[str]:
-    """Two for every benchmark and mode: all lambdas against OPD, and the best one against the teacher."""
+    """Two for every benchmark and mode: all lambdas against OPD, and the best one against the teacher. Then
+    which students were not trained at their lambda throughout."""
     found = []
     for curve in data.curves:
         where = f"{curve.domain} ({curve.benchmark}, {curve.mode})"
@@ -22,8 +25,36 @@ def sentences(data: SweepData) -> list[str]:
             found.append(
                 f"{where}: the most accurate of these lambdas, {best.reward_scale:g}, "
                 f"{_than_teacher(best.against_teacher)}; it was picked on these very problems"
+                f"{_control(data, curve)}"
             )
-    return found
+    if data.polish_steps:
+        found.append(
+            f"every student was polished for {data.polish_steps} steps after distillation, that of lambda "
+            "1, here called OPD, as well"
+        )
+    return [*found, *_not_at_their_lambda(data)]
+
+
+def _control(data: SweepData, curve: SweepCurve) -> str:
+    """What a teacher that was trained on as long as the students reaches; empty where there is none."""
+    found = [m.name for m in data.models if m.role == "baseline" and m.domain == curve.domain]
+    return "".join(
+        f"; {name}, this teacher trained on as long, reaches {percent(curve.fixed[name].accuracy)}"
+        for name in found
+        if name in curve.fixed
+    )
+
+
+def _not_at_their_lambda(data: SweepData) -> list[str]:
+    """One sentence for the seeds of a lambda whose domain shares what it was trained at instead."""
+    seeds: dict[tuple[float, str, str], list[str]] = {}
+    for (scale, seed), trained in data.trained_lambda.items():
+        for domain, text in moved(dict.fromkeys(trained, scale), trained).items():
+            seeds.setdefault((scale, domain, text), []).append(str(seed))
+    return [
+        f"lambda {scale:g}, seed {', '.join(found)}: {domain} was trained at lambda {text}"
+        for (scale, domain, text), found in seeds.items()
+    ]
 
 
 def _against_opd(compared: Mapping[float, SeedEstimate]) -> str:
@@ -45,8 +76,8 @@ def _against_opd(compared: Mapping[float, SeedEstimate]) -> str:
 
 def most_accurate(curve: SweepCurve) -> SweepPoint | None:
     """The point with the highest mean accuracy; of equal ones the lowest lambda."""
-    judged = [point for point in curve.points if point.accuracy is not None]
-    return max(judged, key=lambda p: (p.accuracy.mean, -p.reward_scale), default=None)
+    judged = [(p.accuracy.mean, -p.reward_scale, p) for p in curve.points if p.accuracy is not None]
+    return max(judged, key=lambda found: found[:2])[2] if judged else None
 
 
 def _than_teacher(difference: SeedEstimate) -> str:
@@ -56,10 +87,10 @@ def _than_teacher(difference: SeedEstimate) -> str:
 
 def evidence(difference: SeedEstimate) -> str:
     """The numbers behind a sentence."""
-    seeds = f"{difference.seeds} seed{'s' * (difference.seeds != 1)}"
     return (
         f"{points(difference.mean, plus=True)} points, 95% interval "
-        f"{interval(difference.lo, difference.hi)}, n = {difference.problems}, {seeds}"
+        f"{interval(difference.lo, difference.hi)}, n = {difference.problems}, "
+        f"{counted(difference.seeds, 'seed')}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every entry of merging.weights.METHODS must do."""
+"""What every entry of merging.baselines.weights.METHODS must do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import get_args
 
 import pytest
 
-from configs.baselines import BaselineName, TrainedBaseline, WeightBaseline
-from configs.explain import kind_of
-from merging.weights import METHODS, options
+from configs.blocks.baselines import BaselineName, TrainedBaseline, WeightBaseline
+from configs.reading.explain import kind_of
+from merging.baselines.weights import METHODS
+from merging.state.baseline_record import options
 
 torch = pytest.importorskip("torch")
 
@@ -46,7 +47,7 @@ def equal(one, other):
 def test_every_kind_has_its_method_and_its_name():
     assert METHODS.keys() == CONFIGS.keys()
     trained = [kind_of(model) for model in get_args(TrainedBaseline)]
-    assert get_args(BaselineName) == (*trained, *CONFIGS, "oracle")
+    assert get_args(BaselineName) == (*trained, *CONFIGS, "oracle", "teacher_more")
 
 
 @pytest.mark.parametrize("kind", METHODS)

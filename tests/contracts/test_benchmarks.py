@@ -1,90 +1,22 @@
 """Every benchmark grades right, wrong, broken and truncated answers, names its source, pins its content."""
 
-import base64
-import gzip
-import json
-import pickle
-import zlib
-from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from configs import benchmarks
-from configs.benchmarks import EvalPlusBenchmark, MathBenchmark, StandardBenchmark
-from configs.load import ConfigError
+from common.errors import ConfigError
+from configs.blocks import benchmarks
+from configs.blocks.benchmarks import EvalPlusBenchmark, MathBenchmark, StandardBenchmark
 from eval.benchmarks import KINDS, STANDARD, open_benchmark, self_check
-from eval.benchmarks import evalplus_grading as grading_module
+from eval.benchmarks import evalplus_grading as grading
+from eval.grading.workers import WorkerLost
 from eval.records import Completion, Verdict
+from tests.helpers.benchmark_files import FILES, MADE_UP, TWICE, contest_tests, rows_in, standard_file
+from tests.helpers.tiny_model import write_jsonl
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-FILES = {
-    "aime24": "aime24.jsonl",
-    "aime25": "aime25.jsonl",
-    "hmmt25_feb": "hmmt25_feb.jsonl",
-    "humaneval_plus": "HumanEvalPlus.jsonl.gz",
-    "mbpp_plus": "MbppPlus.jsonl.gz",
-}
-
-
-def contest_tests(*pairs, kind="stdin"):
-    """Tests in LiveCodeBench's own form."""
-    return json.dumps([{"input": given, "output": output, "testtype": kind} for given, output in pairs])
-
-
-def encoded(tests):
-    """As LiveCodeBench hides its private tests."""
-    return base64.b64encode(zlib.compress(pickle.dumps(tests))).decode()
-
-
-TWICE = "class Solution:\n    def twice(self, xs, k):\n        return sum(xs) + k, pow(sum(xs) + k, 1)\n"
-SUMS = (
-    "import sys\nfor line in sys.stdin.buffer.read().splitlines():\n"
-    "    print(sum(map(float, line.split())))\n"
-)
-
-MADE_UP = {
-    "gsm8k": [
-        {"question": "Ann has 400 pens and buys 600.", "answer": "400+600=<<400+600=1000>>1000\n#### 1,000"},
-        {"question": "Bob owes 3.", "answer": "0-3=<<0-3=-3>>-3\n#### -3"},
-    ],
-    "hmmt25_nov": [
-        {"problem_idx": 1, "answer": "\\frac{1}{2}", "problem_type": ["Algebra"], "problem": "Halve $1$."},
-        {"problem_idx": 2, "answer": "7", "problem_type": ["Algebra"], "problem": "Compute $3+4$."},
-    ],
-    "livecodebench_v6": [
-        {
-            "question_id": "1",
-            "question_content": "Return the sum of xs plus k, twice.",
-            "difficulty": "easy",
-            "starter_code": "class Solution:\n    def twice(self, xs: List[int], k: int) -> Tuple[int, int]:",
-            "metadata": json.dumps({"func_name": "twice"}),
-            "public_test_cases": contest_tests(("[1, 2]\n3", "[6, 6]"), kind="functional"),
-            "private_test_cases": encoded(contest_tests(("[]\n0", "[0, 0]"), kind="functional")),
-        },
-        {
-            "question_id": "2",
-            "question_content": "Print the sum of each line.",
-            "starter_code": "",
-            "public_test_cases": contest_tests(("1 2\n3\n", "3\n3\n")),
-            "metadata": "{}",
-            "private_test_cases": encoded(contest_tests(("0.5 0.5\n", "1\n"))),
-        },
-    ],
-    "math500": [
-        {
-            "problem": f"Compute the point $({x}, {x}+{x})$.",
-            "solution": "It is \\boxed{...}.",
-            "answer": f"({x},{2 * x})",
-            "subject": "Algebra",
-            "level": 1,
-            "unique_id": f"test/algebra/{x}.json",
-        }
-        for x in (3, 4)
-    ],
-}
-"""Problems in the format of benchmarks whose own files are not at hand."""
 OWN_MATH = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "\\frac{1}{2}"}]
 OWN_NUMBERS = [{"id": "a", "prompt": "1+1", "answer": 2}, {"id": "b", "prompt": "1/2", "answer": "0.5"}]
+OWN_TEXT = [{"prompt": "1+n", "answer": "n+1"}]
 OWN_CODE = [
     {
         "task_id": f"HumanEval/{i}",
@@ -102,24 +34,6 @@ IS_CODE = ("humaneval_plus", "mbpp_plus", "append", "extract")
 ENTRIES = [*STANDARD, "math", "number", "append", "extract"]
 
 
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def standard_file(name):
-    path = DATA / FILES[name]
-    if not path.is_file():
-        pytest.skip(f"{path} is absent: no local copy of {name}")
-    return path
-
-
-def read(path):
-    open_text = gzip.open if path.suffix == ".gz" else open
-    with open_text(path, "rt") as file:
-        return [json.loads(line) for line in file]
-
-
 def own_code(path, completion="append", **changes):
     return EvalPlusBenchmark(
         kind="evalplus", name="own", path=path, prompt_field="instruction", completion=completion, **changes
@@ -130,10 +44,10 @@ def config_of(entry, folder, limit=2, change=None):
     """Config of an entry of ENTRIES over at most `limit` problems; `change` edits the first row."""
     own = {"math": OWN_MATH, "number": OWN_NUMBERS, "append": OWN_CODE, "extract": OWN_CODE}
     rows = (own | MADE_UP).get(entry)
-    rows = [dict(row) for row in (rows or read(standard_file(entry))[:limit])]
+    rows = [dict(row) for row in (rows or rows_in(standard_file(entry))[:limit])]
     if change:
         rows[0].update(change)
-    path = write_rows(folder / f"{entry}.jsonl", rows)
+    path = write_jsonl(folder / f"{entry}.jsonl", rows)
     if entry in STANDARD:
         return StandardBenchmark(kind="standard", name=entry, path=path)
     if entry == "math":
@@ -160,7 +74,7 @@ def test_right_wrong_broken_and_truncated(entry, tmp_path):
     wrong = "\\boxed{123456789}"
     broken = "I do not know {[("
     if entry == "livecodebench_v6":
-        wrong = right.replace("sum", "len")
+        wrong = f"```python\n{TWICE.replace('sum', 'len')}```"
     elif entry in IS_CODE:
         name = problem.reference["entry_point"]
         wrong = "None\n" if entry == "append" else f"```python\ndef {name}(*args): return 'no'\n```"
@@ -205,7 +119,7 @@ def test_digest_follows_the_content(entry, tmp_path):
 
 
 def test_digest_follows_the_way_of_grading(tmp_path):
-    path = write_rows(tmp_path / "c.jsonl", OWN_CODE)
+    path = write_jsonl(tmp_path / "c.jsonl", OWN_CODE)
     assert open_benchmark(own_code(path, "append")).digest != open_benchmark(own_code(path, "extract")).digest
 
 
@@ -229,19 +143,19 @@ def test_published_programs_pass_their_own_grader(name):
 
 def test_self_check_is_the_ceiling(tmp_path):
     rows = [OWN_CODE[0], {**OWN_CODE[1], "canonical_solution": "missing_name\n"}]
-    task = open_benchmark(own_code(write_rows(tmp_path / "c.jsonl", rows)))
+    task = open_benchmark(own_code(write_jsonl(tmp_path / "c.jsonl", rows)))
     assert self_check(task) == 0.5
 
 
 def test_a_problem_whose_canonical_solution_does_not_run_is_unscored(tmp_path):
-    path = write_rows(tmp_path / "c.jsonl", [{**OWN_CODE[0], "canonical_solution": "missing_name\n"}])
+    path = write_jsonl(tmp_path / "c.jsonl", [{**OWN_CODE[0], "canonical_solution": "missing_name\n"}])
     task = open_benchmark(own_code(path))
     (grade,) = task.grade([(task.problems[0], finished("sum(xs)"))])
     assert grade.verdict == Verdict.UNSCORED and "NameError" in grade.detail
 
 
 def test_plus_inputs_count(tmp_path):
-    task = open_benchmark(own_code(write_rows(tmp_path / "c.jsonl", OWN_CODE)))
+    task = open_benchmark(own_code(write_jsonl(tmp_path / "c.jsonl", OWN_CODE)))
     answers = ["sum(xs)\n", "3 if xs else 0\n"]  # the second is right on the base inputs only
     grades = task.grade([(task.problems[0], finished(text)) for text in answers])
     assert [grade.verdict for grade in grades] == ["pass", "fail"]
@@ -249,10 +163,15 @@ def test_plus_inputs_count(tmp_path):
 
 
 def test_equal_programs_run_once(tmp_path, monkeypatch):
-    task = open_benchmark(own_code(write_rows(tmp_path / "c.jsonl", OWN_CODE), "extract"))
+    task = open_benchmark(own_code(write_jsonl(tmp_path / "c.jsonl", OWN_CODE), "extract"))
     asked = []
-    ask = grading_module._ask
-    monkeypatch.setattr(grading_module, "_ask", lambda *args: asked.append(args[1:3]) or ask(*args))
+    ask = grading.Worker.ask
+
+    def counted(worker, question, timeout_s):
+        asked.append((question["id"], question["solution"]))
+        return ask(worker, question, timeout_s)
+
+    monkeypatch.setattr(grading.Worker, "ask", counted)
     program = "```python\ndef f(xs): return sum(xs)\n```"
     texts = [program, program, f"Here:\n{program}"]
     grades = task.grade([(task.problems[0], finished(text)) for text in texts])
@@ -261,7 +180,7 @@ def test_equal_programs_run_once(tmp_path, monkeypatch):
 
 
 def test_an_endless_program_fails_and_a_confined_one_cannot_write(tmp_path):
-    task = open_benchmark(own_code(write_rows(tmp_path / "c.jsonl", OWN_CODE), "extract"))
+    task = open_benchmark(own_code(write_jsonl(tmp_path / "c.jsonl", OWN_CODE), "extract"))
     target = tmp_path / "written"
     loop = "```python\ndef f(xs):\n    while True: pass\n```"
     write = f"```python\nimport io\ndef f(xs):\n    io.open({str(target)!r}, 'w')\n    return sum(xs)\n```"
@@ -273,7 +192,7 @@ def test_an_endless_program_fails_and_a_confined_one_cannot_write(tmp_path):
 
 PASS = {"status": "pass", "detail": "", "seconds": 0.1}
 SLOW = {"status": "timeout", "detail": "base tests did not end", "seconds": 9.0}
-LOST = {"status": "lost", "detail": "gone", "seconds": 0.0}
+LOST = WorkerLost("gone")
 
 
 @pytest.mark.parametrize(
@@ -287,11 +206,11 @@ LOST = {"status": "lost", "detail": "gone", "seconds": 0.0}
     ],
 )
 def test_a_slow_machine_is_no_wrong_answer(tmp_path, monkeypatch, replies, verdict, asked):
-    task = open_benchmark(own_code(write_rows(tmp_path / "c.jsonl", OWN_CODE)))
-    left = list(replies)
-    monkeypatch.setattr(grading_module, "_ask", lambda *_args: left.pop(0))
+    task = open_benchmark(own_code(write_jsonl(tmp_path / "c.jsonl", OWN_CODE)))
+    worker = Mock(side_effect=replies)
+    monkeypatch.setattr(grading.Worker, "ask", worker)
     (grade,) = task.grade([(task.problems[0], finished("sum(xs)"))])
-    assert grade.verdict == verdict and len(replies) - len(left) == asked
+    assert grade.verdict == verdict and worker.call_count == asked
 
 
 @pytest.mark.parametrize(
@@ -300,8 +219,8 @@ def test_a_slow_machine_is_no_wrong_answer(tmp_path, monkeypatch, replies, verdi
         (None, MathBenchmark(kind="math", name="m", path="absent.jsonl"), "no such file"),
         ([{"prompt": "x"}], MathBenchmark(kind="math", name="m", path="f.jsonl"), "'answer'"),
         ([], MathBenchmark(kind="math", name="m", path="f.jsonl"), "no problems"),
-        ([["x"]], MathBenchmark(kind="math", name="m", path="f.jsonl"), "line 1"),
-        (OWN_MATH, MathBenchmark(kind="math", name="m", path="f.jsonl", grader="number"), "is no number"),
+        ([["x"]], MathBenchmark(kind="math", name="m", path="f.jsonl"), "f.jsonl:1: "),
+        (OWN_TEXT, MathBenchmark(kind="math", name="m", path="f.jsonl", grader="number"), "is no number"),
         ([OWN_MATH[0]] * 2, MathBenchmark(kind="math", name="m", path="f.jsonl"), "ids must be unique"),
         (OWN_CODE, own_code("f.jsonl").model_copy(update={"prompt_field": "question"}), "'question'"),
         ([{**OWN_CODE[0], "atol": None}], own_code("f.jsonl"), "'atol'"),
@@ -311,13 +230,13 @@ def test_a_slow_machine_is_no_wrong_answer(tmp_path, monkeypatch, replies, verdi
 def test_refusals_name_the_file_and_the_field(tmp_path, rows, config, message):
     path = tmp_path / config.path.name
     if rows is not None:
-        write_rows(path, rows)
+        write_jsonl(path, rows)
     with pytest.raises(ConfigError, match=message) as refusal:
         open_benchmark(config.model_copy(update={"path": path}))
     assert config.name in str(refusal.value)
 
 
 def test_the_limit_takes_the_first_problems(tmp_path):
-    path = write_rows(tmp_path / "m.jsonl", OWN_MATH)
+    path = write_jsonl(tmp_path / "m.jsonl", OWN_MATH)
     task = open_benchmark(MathBenchmark(kind="math", name="m", path=path, limit=1))
     assert [problem.id for problem in task.problems] == ["a"]

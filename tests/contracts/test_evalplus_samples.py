@@ -7,20 +7,21 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-from configs.benchmarks import EvalPlusBenchmark, StandardBenchmark
+from configs.blocks.benchmarks import EvalPlusBenchmark, StandardBenchmark
 from eval.benchmarks import open_benchmark
 from eval.benchmarks.evalplus_grading import ALONE_TIME_LIMIT_S
-from eval.compare import summarise
 from eval.records import Completion, Sample, Verdict
 from eval.report.evalplus_samples import write_evalplus_samples
-from tests.contracts.test_benchmarks import read, standard_file, write_rows
+from eval.statistics.compare import summarise
+from tests.helpers.benchmark_files import rows_in, standard_file
+from tests.helpers.paths import DEMO
+from tests.helpers.tiny_model import write_jsonl
 
-DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo" / "code.heldout.evalplus.jsonl"
+PROGRAMS = DEMO / "code.heldout.evalplus.jsonl"
 PROBLEMS = 6
 OVERRIDES = {"humaneval": "HUMANEVAL_OVERRIDE_PATH", "mbpp": "MBPP_OVERRIDE_PATH"}
 EVALUATE = """
@@ -114,13 +115,13 @@ def test_evalplus_judges_the_demos_programs_alike(completion, mode, tmp_path):
     config = EvalPlusBenchmark(
         kind="evalplus",
         name="own",
-        path=DEMO,
+        path=PROGRAMS,
         completion=completion,
         limit=PROBLEMS,
         prompt_field="instruction",
     )
     task = open_benchmark(config)
-    rows = read(DEMO)[:PROBLEMS]
+    rows = rows_in(PROGRAMS)[:PROBLEMS]
     kinds = {
         row["task_id"]: [list(VERDICTS)[(i + j) % len(VERDICTS)] for j in range(1 if mode == "greedy" else 2)]
         for i, row in enumerate(rows)
@@ -130,7 +131,7 @@ def test_evalplus_judges_the_demos_programs_alike(completion, mode, tmp_path):
         for problem, row in zip(task.problems, rows, strict=True)
         for kind in kinds[problem.id]
     ]
-    problems = write_rows(tmp_path / "problems.jsonl", rows)
+    problems = write_jsonl(tmp_path / "problems.jsonl", rows)
     ours = check_agreement(task, judged(task, answers, mode), "humaneval", problems, tmp_path, mode)
     assert ours == {id: [VERDICTS[kind] for kind in of_problem] for id, of_problem in kinds.items()}
 
@@ -144,6 +145,6 @@ def test_evalplus_judges_published_solutions_alike(name, dataset, problems, tmp_
     answers = [(problem, Completion(task.canonical(problem), 9, True)) for problem in task.problems]
     wrong = f"def {task.problems[-1].reference['entry_point']}(*args): return 'no'"
     answers[-1] = (task.problems[-1], Completion(wrong, 9, True))
-    file = write_rows(tmp_path / "problems.jsonl", read(path)[:problems])
+    file = write_jsonl(tmp_path / "problems.jsonl", rows_in(path)[:problems])
     ours = check_agreement(task, judged(task, answers, "greedy"), dataset, file, tmp_path, "greedy")
     assert list(ours.values()) == [[(True, True)]] * (problems - 1) + [[(False, False)]]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from configs.benchmarks import GradedBenchmark
-from configs.load import ConfigError
-from eval.answer_graders import GRADERS
+from configs.blocks.benchmarks import GradedBenchmark
 from eval.benchmarks import open_benchmark
+from eval.grading.answer_graders import GRADERS
 from eval.records import Completion, Verdict
+from tests.helpers.messages import refuses
 
 SUM = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
 JUDGE = "def reward(completion, answer, finished):\n    return {'yes': 1.0, 'half': 0.5}.get(completion, 0)\n"
@@ -134,48 +134,39 @@ def test_fields_suffix_limit_and_ids(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    "values, facts",
     [
-        ({"path": None}, "give one of `path`"),
-        ({"generate": {"task": "chain_sum"}}, "give one of `path`"),
-        (
-            {"path": None, "generate": {"task": "x"}, "problem_field": "q"},
-            "problem_field is read with `path`",
-        ),
-        ({"path": None, "generate": {"task": "x"}}, "grader exact cannot judge generated problems"),
-        ({"pass_mark": 0.5}, "pass_mark changes nothing with grader exact"),
+        ({"path": None}, ("one", "`path`", "`generate`")),
+        ({"generate": {"task": "chain_sum"}}, ("one", "`path`", "`generate`")),
+        ({"path": None, "generate": {"task": "x"}, "problem_field": "q"}, ("problem_field", "`path`")),
+        ({"path": None, "generate": {"task": "x"}}, ("grader exact", "generated")),
+        ({"pass_mark": 0.5}, ("pass_mark", "grader exact")),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(tmp_path, values, message):
-    with pytest.raises(ValidationError, match=message):
+def test_options_that_do_not_go_together_are_refused(tmp_path, values, facts):
+    with refuses(*facts, error=ValidationError):
         config(tmp_path, "exact", **values)
 
 
 @pytest.mark.parametrize(
-    "grader, answer, source, message",
+    "grader, answer, source, facts",
     [
-        ("number", "yes", JUDGE, "'yes', which is no number; grader: exact"),
-        (
-            {"kind": "json_schema", "schema": SUM, "compare_answer": True},
-            {"sum": "3"},
-            JUDGE,
-            "not valid under",
-        ),
-        ({"kind": "reasoning_gym", "task": "chain_sum"}, "3", JUDGE, "no entry of reasoning_gym's task"),
-        ({"kind": "python"}, "yes", "def other(): pass", "no function 'reward'; functions there: other"),
-        ({"kind": "python"}, "yes", "import no_such", "no_such"),
-        ({"kind": "python"}, "yes", "def reward(a, b, c):\n    return 7\n", "valid: 0 to 1"),
-        ({"kind": "python"}, "yes", "def reward(a):\n    return 1\n", "positional argument"),
-        ({"kind": "python"}, "yes", "def reward(:\n", "SyntaxError"),
+        ("number", "yes", JUDGE, ("'yes'", "number", "grader: exact")),
+        ({"kind": "json_schema", "schema": SUM, "compare_answer": True}, {"sum": "3"}, JUDGE, ("not valid",)),
+        ({"kind": "reasoning_gym", "task": "chain_sum"}, "3", JUDGE, ("no entry", "'chain_sum'")),
+        ({"kind": "python"}, "yes", "def other(): pass", ("'reward'", "functions there: other")),
+        ({"kind": "python"}, "yes", "import no_such", ("no_such",)),
+        ({"kind": "python"}, "yes", "def reward(a, b, c):\n    return 7\n", ("7", "0 to 1")),
+        ({"kind": "python"}, "yes", "def reward(a):\n    return 1\n", ("positional arguments",)),
+        ({"kind": "python"}, "yes", "def reward(:\n", ("SyntaxError",)),
     ],
 )
 def test_a_grader_that_cannot_judge_is_refused_before_anything_is_asked(
-    tmp_path, grader, answer, source, message
+    tmp_path, grader, answer, source, facts
 ):
     if isinstance(grader, dict) and grader["kind"] == "python":
         grader = {**grader, "path": tmp_path / "judge.py"}
     own = config(tmp_path, grader, answer)
     (tmp_path / "judge.py").write_text(source)
-    with pytest.raises(ConfigError, match="benchmark own") as refused:
+    with refuses("benchmark own", *facts):
         open_benchmark(own)
-    assert message in str(refused.value)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs import gym
-from configs.gym import pack, unpack
-from configs.load import ConfigError
-from configs.prompts import ReasoningGymPrompts
-from routing.sources import load_prompts
-
-ROOT = Path(__file__).resolve().parents[2]
+from configs.blocks import gym
+from configs.blocks.gym import pack, unpack
+from configs.blocks.prompts import ReasoningGymPrompts
+from routing.sources.collect import load_prompts
+from tests.helpers.messages import refuses
+from tests.helpers.paths import ROOT
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed (requirements/gym.txt)")
 
@@ -38,7 +36,7 @@ def test_rows_have_a_place_and_an_answer_for_the_verifier():
 
 def test_another_process_generates_the_same():
     program = (
-        "from configs.gym import GymTask, generate; import json;"
+        "from configs.blocks.gym import GymTask, generate; import json;"
         "print(json.dumps([r['prompt'] for r in generate(GymTask(task='chain_sum', size=6, seed=1))]))"
     )
     out = subprocess.run(
@@ -72,18 +70,17 @@ def test_problems_that_repeat_are_used_once():
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    "values, facts",
     [
-        ({"task": "chain_sums"}, "no such task; did you mean 'chain_sum'?"),
-        ({"task": "composite"}, "no such task"),
-        ({"parameters": {"min_term": 2}}, "unknown key 'min_term'; did you mean 'min_terms'?"),
-        ({"parameters": {"min_terms": 9, "max_terms": 2}}, "parameters: AssertionError"),
+        ({"task": "chain_sums"}, ("no such task", "'chain_sum'")),
+        ({"task": "composite"}, ("no such task",)),
+        ({"parameters": {"min_term": 2}}, ("unknown", "'min_term'", "'min_terms'")),
+        ({"parameters": {"min_terms": 9, "max_terms": 2}}, ("parameters", "AssertionError")),
     ],
 )
-def test_a_task_that_is_none_is_refused(values, message):
-    with pytest.raises(ConfigError, match="prompts: reasoning_gym task") as refused:
+def test_a_task_that_is_none_is_refused(values, facts):
+    with refuses("prompts: reasoning_gym task", *facts):
         prompts(**values)
-    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

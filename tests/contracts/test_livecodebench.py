@@ -10,14 +10,15 @@ import zlib
 
 import pytest
 
-from configs.benchmarks import StandardBenchmark
-from configs.load import ConfigError
-from eval.benchmarks import livecodebench_v6 as lcb
+from common.errors import ConfigError
+from configs.blocks.benchmarks import StandardBenchmark
 from eval.benchmarks import open_benchmark
 from eval.benchmarks.contest_program import lines_of
+from eval.benchmarks.standard import livecodebench_v6 as lcb
 from eval.records import Completion
-from eval.sandbox import SandboxError, SandboxResult
-from tests.contracts.test_benchmarks import MADE_UP, SUMS, TWICE, contest_tests, encoded, write_rows
+from eval.sandbox.client import SandboxError, SandboxResult
+from tests.helpers.benchmark_files import MADE_UP, SUMS, TWICE, contest_tests, encoded
+from tests.helpers.tiny_model import write_jsonl
 
 FUNCTION, STDIN = MADE_UP["livecodebench_v6"]
 
@@ -25,7 +26,7 @@ FUNCTION, STDIN = MADE_UP["livecodebench_v6"]
 @pytest.fixture
 def opened(tmp_path):
     def opened(*rows):
-        path = write_rows(tmp_path / "test6.jsonl", rows or (FUNCTION, STDIN))
+        path = write_jsonl(tmp_path / "test6.jsonl", rows or (FUNCTION, STDIN))
         return open_benchmark(StandardBenchmark(kind="standard", name="livecodebench_v6", path=path))
 
     return opened
@@ -65,6 +66,35 @@ def test_lines_are_compared_as_text_or_as_numbers():
     assert lines_of("1 a") == ["1 a"] != lines_of("1.0 a")
     assert lines_of("nan") == ["nan"] and lines_of("0.1") != lines_of("0.10001")
     assert lines_of("1\n2") != lines_of("1 2")
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "open(0)", "open('/dev/stdin')", "(line.decode() for line in open(0, 'rb'))", "sys.stdin",
+        "(line.decode() for line in sys.stdin.buffer)", "StringIO(sys.stdin.read())", "asyncio.run(read())",
+    ],
+)  # fmt: skip
+def test_what_the_official_checker_has_ready_is_there(opened, reading):
+    program = (
+        "import asyncio\nasync def read(): return sys.stdin.readlines()\n"
+        f"for line in {reading}: print(fsum(map(float, split(' +', line.strip()))) + mean([0]))"
+    )
+    (grade,) = judged(opened(), 1, program)
+    assert grade.verdict == "pass", grade
+
+
+def test_every_digit_of_a_long_number_counts():
+    one, other = "123456789012345678901234567890123", "123456789012345678901234567890124"
+    assert lines_of(one) != lines_of(other) and lines_of(one) == lines_of(one + ".0")
+    assert lines_of("1e2") == lines_of("100") and lines_of("-0") == lines_of("0.00")
+    assert lines_of("1e999999999") == [["1E+999999999"]]
+
+
+def test_its_own_check_accepts_every_problem(opened):
+    task = opened()
+    pairs = [(problem, Completion(task.canonical(problem), 9, True)) for problem in task.problems]
+    assert [grade.verdict for grade in task.grade(pairs)] == ["pass"] * len(pairs)
 
 
 @pytest.mark.parametrize(

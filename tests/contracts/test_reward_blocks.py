@@ -12,10 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from configs import gym
-from configs.load import ConfigError
-from configs.rewards import Reward, grader_settings, needs_answer, reward_identity, reward_record, row_text
+from configs.blocks import gym
+from configs.blocks.rewards import (
+    Reward,
+    grader_settings,
+    needs_answer,
+    reward_identity,
+    reward_record,
+    row_text,
+)
 from teachers.rewards import BLOCKS, compute_score, observe_score, reward_of
+from tests.helpers.messages import refuses
 
 SUM = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
 
@@ -146,7 +153,7 @@ def test_each_option_of_regex_changes_something(values, text, answer, expected):
 def test_a_text_that_keeps_a_pattern_busy_is_wrong_in_bounded_time():
     began = time.monotonic()
     assert score(block(kind="regex", pattern=r"^(a|aa)+$"), "a" * 60 + "!", None) == 0.0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # for ever without a limit; the machine may be busy
 
 
 # ------------------------------------------------------------------------------------- json_schema
@@ -206,23 +213,22 @@ def test_a_function_may_do_without_an_answer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body, message",
+    "body, facts",
     [
-        ("raise KeyError('no such key')", "raised KeyError"),
-        ("return float('nan')", "returned nan; valid: 0 to 1"),
-        ("return 2.0", "returned 2.0; valid: 0 to 1"),
-        ("return 'good'", "returned 'good', which is no number"),
-        ("return None", "which is no number"),
-        ("import os; os._exit(3)", "judge.py: reward: "),
-        ("import no_such_package", "no_such_package"),
-        ("raise SystemExit", "raised SystemExit"),
+        ("raise KeyError('no such key')", ("KeyError", "no such key")),
+        ("return float('nan')", ("nan", "0 to 1")),
+        ("return 2.0", ("2.0", "0 to 1")),
+        ("return 'good'", ("'good'", "number")),
+        ("return None", ("None", "number")),
+        ("import os; os._exit(3)", ()),
+        ("import no_such_package", ("no_such_package",)),
+        ("raise SystemExit", ("SystemExit",)),
     ],
 )
-def test_a_function_that_cannot_judge_ends_the_run_with_the_row(tmp_path, body, message):
+def test_a_function_that_cannot_judge_ends_the_run_with_the_row(tmp_path, body, facts):
     reward = python_block(tmp_path, f"def reward(completion, answer, finished):\n    {body}\n")
-    with pytest.raises(RuntimeError, match=r"row 7 of domain 'math' \(prompt abc\)") as caught:
+    with refuses("row 7", "domain 'math'", "prompt abc", "judge.py: reward", *facts, error=RuntimeError):
         score(reward, "x", "y")
-    assert message in str(caught.value)
 
 
 def test_what_a_function_prints_is_no_reply(tmp_path):
@@ -247,7 +253,7 @@ def test_where_the_answer_of_a_gym_task_is_read(gym_row, place, text):
 
 def test_a_row_of_another_task_is_not_judged(gym_row):
     reward = block(kind="reasoning_gym", task="leg_counting")
-    with pytest.raises(RuntimeError, match="no entry of reasoning_gym's task 'leg_counting'"):
+    with refuses("no entry", "'leg_counting'", error=RuntimeError):
         score(reward, "1", gym_row["answer"])
 
 
@@ -255,30 +261,30 @@ def test_a_row_of_another_task_is_not_judged(gym_row):
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    "values, facts",
     [
-        ({"kind": "regex", "pattern": "("}, "missing \\)"),
-        ({"kind": "regex", "pattern": "a", "group": 1}, "has 0 groups"),
-        ({"kind": "regex", "pattern": "a*"}, "matches the empty text"),
-        ({"kind": "json_schema"}, "give one of `schema`"),
-        ({"kind": "json_schema", "schema": {"type": "objekt"}}, "no valid JSON Schema"),
-        ({"kind": "json_schema", "schema": {"$ref": "http://x.y/z"}}, "is not within the schema"),
-        ({"kind": "json_schema", "schema": {"$schema": "draft-99"}}, "no known draft"),
-        ({"kind": "python", "path": "x.py", "function": "a-b"}, "function"),
+        ({"kind": "regex", "pattern": "("}, ("'('", "missing )")),
+        ({"kind": "regex", "pattern": "a", "group": 1}, ("0 groups",)),
+        ({"kind": "regex", "pattern": "a*"}, ("empty text",)),
+        ({"kind": "json_schema"}, ("`schema`",)),
+        ({"kind": "json_schema", "schema": {"type": "objekt"}}, ("JSON Schema", "'objekt'")),
+        ({"kind": "json_schema", "schema": {"$ref": "http://x.y/z"}}, ("http://x.y/z", "schema")),
+        ({"kind": "json_schema", "schema": {"$schema": "draft-99"}}, ("draft-99", "draft")),
+        ({"kind": "python", "path": "x.py", "function": "a-b"}, ("function",)),
     ],
 )
-def test_a_block_that_says_nothing_sound_is_refused(values, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_block_that_says_nothing_sound_is_refused(values, facts):
+    with refuses(*facts, error=ValueError):
         block(**values)
 
 
 @pytest.mark.parametrize(
-    "content, message",
-    [(None, "no such file"), (b"\xff\xfe", "cannot be read as text")],
+    "content, words",
+    [(None, "no such file"), (b"\xff\xfe", "text")],
 )
-def test_a_file_that_cannot_be_read_is_refused(tmp_path, content, message):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path, content, words):
     path = tmp_path / "judge.py"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
+    with refuses(path, words):
         row_text(block(kind="python", path=path))

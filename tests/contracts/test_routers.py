@@ -1,4 +1,4 @@
-"""What every entry of routing.routers.ROUTERS must do."""
+"""What every entry of routing.routers.route.ROUTERS must do."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import importlib
 
 import pytest
 
-from configs.load import ConfigError
-from configs.routing import AgreementRouting, Fallback, LabelRouting, LearnedRouting, Rule, RulesRouting
-from routing.routers import ROUTERS, route
-from routing.sources import Prompt
+from configs.blocks.routing import (
+    AgreementRouting,
+    Fallback,
+    LabelRouting,
+    LearnedRouting,
+    Rule,
+    RulesRouting,
+)
+from routing.routers.route import ROUTERS, route
+from routing.sources.collect import Prompt
+from tests.helpers.messages import refuses
 
 DOMAINS = ["math", "code"]
 RULES = (Rule(domain="math", keywords=("sum",)), Rule(domain="code", regex="def|list"))
@@ -64,18 +71,18 @@ class TestRouter:
         assert route(given, CONFIGS[kind], DOMAINS) == route(given, CONFIGS[kind], DOMAINS)
 
     def test_never_leaves_a_domain_without_prompts(self, kind):
-        with pytest.raises(ConfigError, match="no prompt is routed to domain"):
+        with refuses("no prompt", "domain"):
             route(prompts(["math", "math"]), CONFIGS[kind], DOMAINS)
 
     def test_refuses_a_label_that_is_no_domain_with_its_row(self, kind):
-        with pytest.raises(ConfigError, match=r"f\.jsonl, row 2: .*valid labels: math, code"):
+        with refuses("f.jsonl, row 2", "'physics'", "math, code"):
             route(prompts(["math", "physics", "code"]), CONFIGS[kind], DOMAINS)
 
     def test_every_prompt_ends_in_one_list_and_keeps_its_place(self, kind):
         hostile = [prompt(100 + i, text, None) for i, text in enumerate(HOSTILE)]
         given = [*LABELLED[:10], *hostile, *LABELLED[10:], *prompts([None, None], start=200)]
         if kind == "label":
-            with pytest.raises(ConfigError, match=r"row 101: no label"):
+            with refuses("row 101", "no label"):
                 route(given, CONFIGS[kind], DOMAINS)
             return
         cfg = CONFIGS[kind]
@@ -89,7 +96,7 @@ class TestRouter:
         assert kept == sorted(kept)
 
     def test_a_domain_of_its_own_takes_labelled_prompts_only_from_its_source(self, kind):
-        with pytest.raises(ConfigError, match="contradicts the source"):
+        with refuses("label 'code'", "source"):
             own = Prompt("x", ({"role": "user", "content": "p"},), 1, "code", "f.jsonl", 1, owner="math")
             route([own, *LABELLED], CONFIGS[kind], DOMAINS)
 
@@ -98,7 +105,7 @@ class TestRouter:
 def test_what_it_is_not_sure_of_is_refused_dropped_or_given_to_one_domain(kind):
     odd = [prompt(300, "zzz qqq", None)]
     cfg = CONFIGS[kind].model_copy(update={"threshold": 0.999} if kind == "learned" else {})
-    with pytest.raises(ConfigError, match=r"f\.jsonl, row 301: .*1 of 1 prompts .*routing\.otherwise"):
+    with refuses("f.jsonl, row 301", "1 of 1 prompts", "routing.otherwise"):
         route([*LABELLED, *odd], cfg, DOMAINS)
     dropped = route([*LABELLED, *odd], cfg.model_copy(update={"otherwise": "drop"}), DOMAINS)
     assert [p.id for p, _ in dropped.dropped] == ["id300"] and len(dropped.prompts) == len(LABELLED)

@@ -9,8 +9,12 @@ import functools
 
 import pytest
 
-from teachers.scorer import Scored, SharedScorer
-from tests.unit.model_copies import STUDENT, noisy_copy
+from teachers.scoring.scorer import Scored, SharedScorer
+from teachers.scoring.sharded.scorer import ShardedScorer
+from tests.helpers.gloo_ranks import one_rank
+from tests.helpers.model_copies import noisy_copy
+from tests.helpers.paths import STUDENT
+from tests.helpers.scored import SEQUENCES
 
 torch = pytest.importorskip("torch")
 
@@ -28,10 +32,10 @@ class SlowScorer:
 
     @torch.inference_mode()
     def score(self, model: str, sequences: list[Scored]) -> list:
-        return [self._score(self.models[model], sequence) for sequence in sequences]
+        return [self.score_one(self.models[model], sequence) for sequence in sequences]
 
     @staticmethod
-    def _score(model, sequence: Scored):
+    def score_one(model, sequence: Scored):
         logp = model(torch.tensor([sequence.token_ids])).logits[0].log_softmax(dim=-1)
         row = torch.zeros(len(sequence.token_ids))
         for position in range(len(sequence.token_ids) - 1):
@@ -45,16 +49,16 @@ SCORERS = {
     "oracle": SlowScorer,
     "shared": functools.partial(SharedScorer, device="cpu", dtype="float32", tokens_per_batch=64),
     "shared, one by one": functools.partial(SharedScorer, device="cpu", dtype="float32", tokens_per_batch=1),
+    "sharded": functools.partial(ShardedScorer, device="cpu", dtype="float32", tokens_per_batch=64),
 }
 """Each backend on a CPU, built from {name: folder}."""
 
 
-def sequence(seed: int, prompt: int, response: int) -> Scored:
-    generator = torch.Generator().manual_seed(seed)
-    return Scored(tuple(torch.randint(3, 99, (prompt + response,), generator=generator).tolist()), response)
-
-
-SEQUENCES = [sequence(0, 7, 5), sequence(1, 3, 12), sequence(2, 20, 1), sequence(3, 1, 9), sequence(4, 7, 5)]
+@pytest.fixture(scope="module", autouse=True)
+def ranks():
+    """This process as the only rank of the sharded scorer."""
+    with one_rank():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What every entry of routing.sources.SOURCES must do, for every file format."""
+"""What every entry of routing.sources.collect.SOURCES must do, for every file format."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from configs.load import ConfigError
-from configs.prompts import (
+from common.errors import ConfigError
+from configs.blocks.prompts import (
     FilePrompts,
     HubPrompts,
     LocalPrompts,
@@ -21,23 +21,24 @@ from configs.prompts import (
     VerlColumns,
     VerlPrompts,
 )
-from configs.routing import LabelRouting
-from routing.routers import route
-from routing.sources import SOURCES, load_prompts
+from configs.blocks.routing import LabelRouting
+from routing.routers.route import route
+from routing.sources.collect import SOURCES, load_prompts
+from tests.helpers.hub_server import HUB_CACHE, put_in_cache
+from tests.helpers.messages import refuses
+from tests.helpers.prompt_sources import Rows, save_local, write_parquet_rows, write_rows
 
-Rows = list[dict[str, Any]]
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
 Config = PromptSource
 
-
-def _jsonl(folder: Path, rows: Rows) -> Path:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+HUB_SET = "somebody/set"
 
 
 def _gzip(folder: Path, rows: Rows) -> Path:
     path = folder / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(_jsonl(folder.parent, rows).read_bytes()))
+    path.write_bytes(gzip.compress(write_rows(folder.parent, rows).read_bytes()))
     return path
 
 
@@ -45,24 +46,6 @@ def _json(folder: Path, rows: Rows) -> Path:
     path = folder / "rows.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
-
-
-def write_folder(folder: Path, rows: Rows) -> Path:
-    """A row a file; what is no prompt file, or is hidden, is left alone."""
-    for number, row in enumerate(rows):
-        path = folder / f"part-{number}.jsonl"
-        path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text("about these prompts")
-    (folder / ".hidden.jsonl").write_text("not JSON")
-    return folder
-
-
-def write_parquet_rows(folder: Path, rows: Rows) -> Path:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
-    return folder / "rows.parquet"
 
 
 def _csv(folder: Path, rows: Rows) -> Path:
@@ -78,22 +61,15 @@ def _file(write: Callable[[Path, Rows], Path]) -> Callable[..., Config]:
 
 
 def _hub(folder: Path, rows: Rows, **settings: Any) -> Config:
-    """A data set in a local folder, which the library reads like one of the hub."""
-    _jsonl(folder, rows)
-    return HubPrompts(kind="hub", path=str(folder), data_files="rows.jsonl", **settings)
-
-
-def save_local(folder: Path, rows: Rows, **settings: Any) -> Config:
-    """A data set that `save_to_disk` wrote."""
-    import datasets
-
-    datasets.Dataset.from_list(rows).save_to_disk(str(folder / "saved"))
-    return LocalPrompts(kind="local", path=folder / "saved", **settings)
+    """A data set of the hub in the local cache."""
+    file = write_rows(folder, rows)
+    put_in_cache(folder.parent / HUB_CACHE, "datasets", HUB_SET, {file.name: file.read_bytes()})
+    return HubPrompts(kind="hub", path=HUB_SET, data_files=file.name, **settings)
 
 
 def _local_files(folder: Path, rows: Rows, **settings: Any) -> Config:
     """A folder of data files, as `load_dataset` reads it."""
-    _jsonl(folder, rows)
+    write_rows(folder, rows)
     return LocalPrompts(kind="local", path=folder, **settings)
 
 
@@ -105,7 +81,7 @@ def _verl(folder: Path, rows: Rows, **settings: Any) -> Config:
 
 
 MAKERS: dict[str, Callable[..., Config]] = {
-    "file.jsonl": _file(_jsonl),
+    "file.jsonl": _file(write_rows),
     "file.parquet": _file(write_parquet_rows),
     "file.csv": _file(_csv),
     "file.json": _file(_json),
@@ -115,19 +91,6 @@ MAKERS: dict[str, Callable[..., Config]] = {
     "local.files": _local_files,
     "hub": _hub,
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    (tmp_path / "set").mkdir()
-    return tmp_path / "set"
 
 
 def test_every_source_is_made_here():
@@ -144,7 +107,8 @@ class TestSource:
             ({"role": "user", "content": f"p{i}, \u00e9\n"},) for i in range(3)
         ]
         assert [(p.answer, p.label, p.row) for p in prompts] == [(f"a{i}", "math", i + 1) for i in range(3)]
-        assert all(str(folder) in p.source for p in prompts)
+        place = HUB_SET if make is _hub else str(folder)
+        assert all(place in p.source for p in prompts)
 
     def test_names_other_columns(self, make, folder):
         rows = [{"question": "q", "solution": "s", "topic": "math"}]
@@ -158,12 +122,12 @@ class TestSource:
         assert (prompt.answer, prompt.label, prompt.owner) == (None, None, "math")
 
     def test_missing_column_is_named_with_the_columns_there(self, make, folder):
-        with pytest.raises(ConfigError, match=r"row 1: no column 'answer'; columns there: prompt, other"):
+        with refuses("row 1", "'answer'", "columns there: prompt, other"):
             load_prompts(make(folder, [{"prompt": "q", "other": "x"}]), "math")
 
     def test_empty_prompt_is_refused_with_its_row(self, make, folder):
         rows = [{"prompt": "q", "answer": "a"}, {"prompt": " \n", "answer": "a"}]
-        with pytest.raises(ConfigError, match=r"row 2: the prompt \(column 'prompt'\) is empty"):
+        with refuses("row 2", "column 'prompt'", "empty"):
             load_prompts(make(folder, rows), "math")
 
     def test_duplicates_are_dropped(self, make, folder):
@@ -203,18 +167,18 @@ class TestSource:
         assert [(p.label, p.label_column) for p in prompts] == [
             ("math", "teacher"), ("code", "teacher"), ("other", "teacher")
         ]  # fmt: skip
-        with pytest.raises(ConfigError, match=r"row 3: label 'other' \(column 'teacher'\) names no domain"):
+        with refuses("row 3", "label 'other'", "column 'teacher'", "no domain"):
             route(prompts, LabelRouting(), ["math", "code"])
 
     def test_a_named_label_column_must_exist(self, make, folder):
         config = make(folder, [{"prompt": "q", "answer": "a"}], columns=PromptColumns(label="teacher"))
-        with pytest.raises(ConfigError, match=r"row 1: no column 'teacher'; columns there: prompt, answer"):
+        with refuses("row 1", "'teacher'", "columns there: prompt, answer"):
             load_prompts(config, "math")
 
     def test_ids_depend_on_content_only(self, make, folder):
         rows = [{"prompt": f"q{i}", "answer": "a"} for i in range(3)]
         ids = [p.id for p in load_prompts(make(folder, rows), "math")]
-        _jsonl(folder.parent, rows[::-1])
+        write_rows(folder.parent, rows[::-1])
         again = [p.id for p in load_prompts(FilePrompts(path=folder.parent / "rows.jsonl"), "math")]
         assert ids == again[::-1] and len(set(ids)) == 3
 
@@ -236,7 +200,7 @@ class TestNested:
     def test_missing_nested_column(self, name, folder):
         columns = PromptColumns(answer="extra.answr")
         config = MAKERS[name](folder, [{"prompt": "q", "extra": {"answer": 5}}], columns=columns)
-        with pytest.raises(ConfigError, match=r"no column 'extra\.answr'; columns there: .*extra\.answer"):
+        with refuses("'extra.answr'", "columns there", "extra.answer"):
             load_prompts(config, "math")
 
     def test_chat_messages(self, name, folder):
@@ -262,12 +226,13 @@ class TestNested:
 
     def test_label_must_be_text(self, name, folder):
         config = MAKERS[name](folder, [{"prompt": "q", "answer": "a", "domain": 3}])
-        with pytest.raises(ConfigError, match=r"row 1: label 'domain' must be the name of a domain"):
+        with refuses("row 1", "label 'domain'", "name of a domain"):
             load_prompts(config, None)
 
 
 def test_absent_sources_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such prompt file"):
         load_prompts(FilePrompts(path=tmp_path / "none.jsonl"), "math")
-    with pytest.raises(ConfigError, match=r"data set .*none\[train\] cannot be loaded"):
-        load_prompts(HubPrompts(kind="hub", path=str(tmp_path / "none")), "math")
+    put_in_cache(tmp_path / HUB_CACHE, "datasets", HUB_SET, {"README.md": b""})
+    with refuses(f"{HUB_SET}[train]", "cannot be read", "protege fetch CONFIG"):
+        load_prompts(HubPrompts(kind="hub", path=HUB_SET), "math")

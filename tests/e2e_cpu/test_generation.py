@@ -14,8 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eval.generate import PROJECT, Generator
+from eval.generation.generate import Generator
 from eval.records import Completion, Problem
+from tests.helpers.messages import refuses
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import children_that_run
 
 pytestmark = pytest.mark.e2e
 
@@ -93,8 +96,8 @@ def sampled(generator: Generator, folder: Path, problems: list[Problem] = PROBLE
     return generator.generate(folder, problems, "sampled", 3, 1.0, seed, 24)
 
 
-def worker_pids(generator: Generator) -> list[int]:
-    return [worker.pid for worker in generator._workers]
+def worker_pids() -> list[int]:
+    return children_that_run("eval.generation.worker")
 
 
 def wait_for_end(pid: int, seconds: float) -> None:
@@ -106,13 +109,13 @@ def wait_for_end(pid: int, seconds: float) -> None:
 
 def test_each_model_answers_with_its_own_weights_in_one_engine(generator: Generator, models: Path) -> None:
     answers = {name: greedy(generator, models / name) for name in ("a", "b")}
-    [pid] = worker_pids(generator)
+    [pid] = worker_pids()
     assert answers["a"] == greedy_by_transformers(models / "a", 24)
     assert answers["b"] == greedy_by_transformers(models / "b", 24)
     assert answers["a"] != answers["b"]
     assert greedy(generator, models / "a") == answers["a"]
     # Swapped in place: a new process would have another id.
-    assert worker_pids(generator) == [pid]
+    assert worker_pids() == [pid]
     assert generator.seconds["swap"] > 0
 
 
@@ -143,9 +146,9 @@ def test_a_model_written_anew_in_the_same_folder_is_loaded_anew(
 
 
 def test_another_architecture_gets_an_engine_of_its_own(generator: Generator, models: Path) -> None:
-    [before] = worker_pids(generator)
+    [before] = worker_pids()
     assert greedy(generator, models / "wide") == greedy_by_transformers(models / "wide", 24)
-    [after] = worker_pids(generator)
+    [after] = worker_pids()
     assert before != after and not psutil.pid_exists(before)
 
 
@@ -158,19 +161,19 @@ def test_answers_end_at_the_context(generator: Generator, models: Path) -> None:
 
 def test_a_killed_worker_is_a_clean_error(generator: Generator, models: Path) -> None:
     greedy(generator, models / "wide")
-    [pid] = worker_pids(generator)
+    [pid] = worker_pids()
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="exit status -9"):
         generator.generate(
             models / "wide", PROBLEMS, "sampled", 50, 1.0, 1, 64, lambda _done: os.kill(pid, signal.SIGKILL)
         )
     assert time.monotonic() - started < 10
-    assert worker_pids(generator) == [] and not psutil.pid_exists(pid)
+    assert worker_pids() == [] and not psutil.pid_exists(pid)
 
 
 def test_a_prompt_without_room_for_an_answer_is_named(generator: Generator, models: Path) -> None:
     problem = Problem("endless", ({"role": "user", "content": "x" * CONTEXT},), None)
-    with pytest.raises(RuntimeError, match=r"'endless' has 97 prompt tokens"):
+    with refuses("'endless'", "97 prompt tokens", error=RuntimeError):
         generator.generate(models / "a", [problem], "greedy", 1, 1.0, 42, 24)
 
 
@@ -179,11 +182,12 @@ def test_a_worker_ends_with_its_killed_parent(tmp_path: Path) -> None:
         f"""
         import time
         from pathlib import Path
-        from eval.generate import Generator
+        import psutil
+        from eval.generation.generate import Generator
 
         generator = Generator("cpu", 1, 64, Path({str(tmp_path / "generation.log")!r}))
         generator.start()
-        print(generator._workers[0].pid, flush=True)
+        print(psutil.Process().children()[0].pid, flush=True)
         time.sleep(600)
         """
     )
@@ -191,20 +195,23 @@ def test_a_worker_ends_with_its_killed_parent(tmp_path: Path) -> None:
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     pid = int(parent.stdout.readline())
-    assert psutil.pid_exists(pid)
+    folder = Path(psutil.Process(pid).environ()["TMPDIR"])
+    assert folder.exists()
     parent.kill()
     parent.wait()
     parent.stdout.close()
     wait_for_end(pid, 15)
+    assert not folder.exists()
 
 
 def test_no_worker_outlives_the_generator(models: Path, tmp_path: Path) -> None:
+    others = worker_pids()
     with Generator("cpu", 1, CONTEXT, tmp_path / "generation.log") as generator:
         generator.start()
-        [pid] = worker_pids(generator)
+        [pid] = set(worker_pids()) - set(others)
         time.sleep(0.5)
         descendants = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     assert not any(psutil.pid_exists(pid) for pid in descendants)

@@ -1,0 +1,46 @@
+"""How a command is asked to end: Ctrl-C and SIGTERM do the same.
+
+Both raise KeyboardInterrupt in the main thread, so that whatever was started is ended and tidied up on the
+way out. Batch systems and people ask more than once: what comes while that goes on must not stop it halfway.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+
+PATIENCE_SECONDS = 60.0
+"""How long further signals change nothing: tidying up takes seconds. After it they interrupt again, should
+the first one's exception have been lost in a library."""
+
+
+class Interrupts:
+    """The handler of this process's SIGINT and SIGTERM."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.number: int | None = None
+        """The signal that came first. Its exception does not tell: Ray raises a new one in its place."""
+        self.first = 0.0
+        """When it came, or when it last raised."""
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self.pid:  # a forked child ends as it would have without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if self.number is not None and now - self.first < PATIENCE_SECONDS:
+            return
+        self.number, self.first = self.number or number, now
+        raise KeyboardInterrupt
+
+    def install(self) -> Interrupts:
+        """Takes both signals; one that this process was started to ignore stays ignored."""
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number, default in defaults.items():
+            if signal.getsignal(number) is default:
+                signal.signal(number, self)
+        return self

@@ -1,0 +1,88 @@
+"""How the student is trained, from which weights on, and what is measured meanwhile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from configs.blocks.baselines import WeightBaseline
+from configs.blocks.strict import Seed, Strict, by_kind
+
+
+class StudentStart(Strict):
+    """The base student."""
+
+    kind: Literal["student"]
+
+
+class ModelStart(Strict):
+    """Another model of the student's shape, with its tokenizer."""
+
+    kind: Literal["model"]
+    path: str
+    """Model folder or hub name."""
+
+
+Start = Annotated[StudentStart | ModelStart | WeightBaseline, Field(discriminator="kind")]
+
+StartName = Literal["student", "average", "task_arithmetic", "ties", "dare", "extrapolation"]
+
+NamedStart = Annotated[Start, BeforeValidator(by_kind, json_schema_input_type=StartName | Start)]
+"""A block, or its kind alone for one that needs no options."""
+
+
+class Training(Strict):
+    """The merge: on-policy distillation of the student."""
+
+    steps: PositiveInt = 50
+    """Optimizer steps."""
+    start: NamedStart = StudentStart(kind="student")
+    """Whose weights the student begins with, by name (`student`, or a merge of the experts' weights:
+    `average`, `task_arithmetic`, `ties`, `dare`, `extrapolation`) or as a block: of the merge and of the
+    baselines `opd` and `interpolation`. The reference stays what `objective.reference` says."""
+    prompts_per_step: PositiveInt = 1024
+    """Prompts in a step, over all domains."""
+    samples_per_prompt: PositiveInt = 1
+    """Rollouts of one prompt; at a fixed number of rollouts more prompts beat more samples."""
+    learning_rate: PositiveFloat = 1e-5
+    """AdamW's learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to its value."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up; `cosine` ends at zero with the last step."""
+    max_prompt_tokens: PositiveInt = 2048
+    """Length limit of a prompt, chat template included."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """What happens to longer prompts: nothing starts, or they are left out, of the experts' training too."""
+    max_response_tokens: PositiveInt = 16384
+    """Rollout length limit."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay."""
+    gradient_clip: PositiveFloat = 1.0
+    """Largest gradient norm."""
+    loss_aggregation: Literal["seq-mean-token-mean", "token-mean", "seq-mean-token-sum"] = (
+        "seq-mean-token-mean"
+    )
+    """How token losses become one number; the paper's is the mean over sequences of token means."""
+    overlap: Literal["none", "one_step"] = "none"
+    """`one_step`: the next step's answers are sampled while the student is updated, by weights that are one
+    update old (so is what the estimator `sampled` weighs by its importance weight). Of the merge and of the
+    baselines `opd` and `interpolation`. On GPUs it needs `hardware.rollout_gpus`."""
+    save_every: PositiveInt = 10
+    """Steps between checkpoints; a stopped merge continues from the last one."""
+    seed: Seed = 42
+    """Seed of prompt order and sampling."""
+
+    @property
+    def merged_start(self) -> WeightBaseline | None:
+        """How the experts' weights make the start; None where it is a model that exists."""
+        return None if isinstance(self.start, StudentStart | ModelStart) else self.start
+
+
+class Metrics(Strict):
+    """What is measured while a model trains, beside what the training itself needs."""
+
+    entropy: bool = True
+    """Entropy of the next-token distribution at each step, of the merge, of trained baselines and of experts
+    that are built; without it, metrics and report have none."""

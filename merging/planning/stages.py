@@ -1,0 +1,130 @@
+"""The stages of a run, in its order, with what is left of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from configs.schema import MergeConfig
+from merging.baselines.kinds import TRAINED
+from merging.checks.found import Preflight
+from merging.exopd.lambda_schedule import LambdaSchedule, models_read
+from merging.state.baseline_record import is_made
+from merging.state.chosen_scales import probe_file
+from merging.state.planned import PlannedStage, progress
+from merging.state.polished import STUDENT, Control, controls, distilled_folder
+from merging.training.alarms import backed_off, read_alarms
+from teachers.registry.opening import open_registry
+from trainer.run import last_checkpoint
+
+
+def stages_left(
+    config: MergeConfig,
+    found: Preflight,
+    run_dir: Path,
+    automatic: Sequence[str],
+    polished: Mapping[str, int] | None = None,
+) -> list[PlannedStage]:
+    """All stages; `automatic` are the domains whose lambda a probe has yet to choose, `polished` the rows of
+    each domain in the polish."""
+    registry = open_registry(config.registry)
+    return [
+        *(expert.planned(registry) for expert in found.experts(config).values()),
+        *_probe_stages(automatic, run_dir),
+        *_start_stages(config, run_dir),
+        *_training_stages(config, run_dir),
+        *(_control_stage(control, config, run_dir) for control in controls(config, polished or {})),
+        *_last_stages(config, run_dir),
+    ]
+
+
+def schedule_of(config: MergeConfig, work: Path, override: float | None = None) -> LambdaSchedule:
+    """Lambda of a training that works in this folder, as the alarms of its earlier attempts have left it."""
+    return LambdaSchedule.of(config, override, backed_off(read_alarms(work)))
+
+
+def passes(reward_scale: float) -> int:
+    """Forward passes that score one rollout."""
+    return len(models_read(reward_scale, "teacher", "reference"))
+
+
+def _probe_stages(automatic: Sequence[str], run_dir: Path) -> list[PlannedStage]:
+    if automatic:
+        return [PlannedStage("probe", "to do")]
+    return [PlannedStage("probe", "done")] if probe_file(run_dir).exists() else []
+
+
+def _start_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
+    block = config.training.merged_start
+    if block is None:
+        return []
+    done = (run_dir / "student").exists() or is_made(block, run_dir / "start")
+    return [PlannedStage("start", "done" if done else "to do")]
+
+
+def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
+    done = last_checkpoint(run_dir / "train" / "checkpoints")
+    made = distilled_folder(run_dir, config).exists()
+    schedule = schedule_of(config, run_dir / "train")
+    stages = [_training_stage(config, "merge", made, done, schedule)]
+    if (polish := config.polish) is not None:
+        rollouts = polish.prompts_per_step * polish.samples_per_prompt
+        done = last_checkpoint(run_dir / "polish" / "checkpoints")
+        stages.append(_judged_stage("polish", (run_dir / STUDENT).exists(), done, polish.steps, rollouts))
+    for baseline in config.trained_baselines():
+        made = is_made(baseline, run_dir / "baselines" / baseline.kind)
+        # a training by other options is not continued
+        work = run_dir / baseline.kind
+        done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
+        scale = TRAINED[baseline.kind].reward_scale(baseline)
+        schedule = None if scale is None else schedule_of(config, work, scale)
+        stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, schedule))
+    return stages
+
+
+def _training_stage(
+    config: MergeConfig, title: str, made: bool, done: int, schedule: LambdaSchedule | None
+) -> PlannedStage:
+    """A training of the student with the merge's steps and rollouts, of which `done` steps are behind it.
+
+    `schedule` is None where no teacher scores the rollouts.
+    """
+    if made:
+        return PlannedStage(title, "done")
+    training = config.training
+    left = training.steps - done
+    rollouts = left * training.prompts_per_step * training.samples_per_prompt
+    scored = round(rollouts * _passes_per_rollout(schedule, done, training.steps)) if schedule else 0
+    return PlannedStage(title, progress(done), left, rollouts, scored)
+
+
+def _control_stage(control: Control, config: MergeConfig, run_dir: Path) -> PlannedStage:
+    baseline = config.teacher_more()
+    assert baseline is not None, "it has no controls without"
+    work = run_dir / baseline.kind / control.domain
+    made = is_made(baseline, run_dir / "baselines" / baseline.kind / control.domain)
+    done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
+    rollouts = control.prompts_per_step * control.samples_per_prompt
+    return _judged_stage(control.stage, made, done, control.steps, rollouts)
+
+
+def _judged_stage(title: str, made: bool, done: int, steps: int, rollouts: int) -> PlannedStage:
+    """A training of so many steps and rollouts a step, which rewards judge."""
+    if made:
+        return PlannedStage(title, "done")
+    return PlannedStage(title, progress(done), steps - done, (steps - done) * rollouts)
+
+
+def _passes_per_rollout(schedule: LambdaSchedule, done: int, steps: int) -> float:
+    """Mean over the steps that are left."""
+    each = [passes(s) for step in range(done + 1, steps + 1) for s in schedule.in_step(step).values()]
+    return sum(each) / len(each) if each else 0.0
+
+
+def _last_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
+    stages = []
+    for baseline in config.weight_baselines():
+        done = is_made(baseline, run_dir / "baselines" / baseline.kind)
+        stages.append(PlannedStage(f"baseline {baseline.kind}", "done" if done else "to do"))
+    complete = "done" if (run_dir / "manifest.json").exists() else "to do"
+    return [*stages, PlannedStage("evaluation", complete), PlannedStage("report", complete)]

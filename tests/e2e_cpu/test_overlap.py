@@ -1,0 +1,115 @@
+"""Rollouts one step ahead, with the real command: killed and continued, and on devices of their own."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.model_copies import noisy_copy
+from tests.helpers.paths import DEMO
+from tests.helpers.processes import kill_hard, left_behind, protege, run_to_end, steps_in, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+STEPS, SIZE = 8, 8
+
+
+def config_of(home: Path, name: str, hardware: dict) -> Path:
+    """A merge of two given experts, whose rollouts verl also writes to files."""
+    benchmark = {"kind": "math", "name": "math_heldout", "path": str(DEMO / "math.heldout.jsonl"), "limit": 4}
+    domains = {
+        domain: {
+            "expert": {"kind": "model", "path": str(home / domain)},
+            "prompts": {"kind": "file", "path": str(DEMO / f"{domain}.train.jsonl")},
+            "reward": domain,
+        }
+        for domain in ("math", "code")
+    }
+    domains["math"]["benchmarks"] = [benchmark]
+    config = {
+        "name": name, "student": str(DEMO / "student"), "domains": domains,
+        "training": {"steps": STEPS, "prompts_per_step": SIZE, "learning_rate": 1e-3, "save_every": 3,
+                     "max_prompt_tokens": 72, "max_response_tokens": 48, "seed": 0, "overlap": "one_step"},
+        "hardware": {"device": "cpu", **hardware},
+        "evaluation": {"samples_per_problem": 1, "greedy": False}, "baselines": [],
+        "verl": {"trainer.rollout_data_dir": str(home / f"{name}.rollouts")},
+    }  # fmt: skip
+    path = home / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Working folder and registry of all runs here, with two experts."""
+    folder = tmp_path_factory.mktemp("home")
+    for seed, domain in enumerate(("math", "code")):
+        noisy_copy(folder / domain, seed)
+    return folder
+
+
+def test_a_killed_merge_goes_on_with_the_rows_that_were_ahead_and_trains_each_once(home):
+    config, log, run = config_of(home, "ahead", {}), home / "ahead.log", home / "runs" / "ahead"
+    process = protege("merge", str(config), home=home, log=log)
+    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 4, 240, process, log)
+    kill_hard(process)
+    assert left_behind(home) == []
+    kept = int((run / "train" / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+    assert kept in (3, 6)
+
+    assert run_to_end("merge", str(config), home=home, log=log, timeout=300) == 0, log.read_text()[-3000:]
+    assert left_behind(home) == []
+    check_rows(run, home / "ahead.rollouts")
+    fresh = {1, kept + 1}  # of each attempt the first step, whose rows no step before it had sampled
+    assert staleness(run) == {step: float(step not in fresh) for step in staleness(run)}
+    notes = json.loads((run / "report.json").read_text())["notes"]
+    assert any("one update before" in note for note in notes) and (run / "report.html").exists()
+
+
+def test_devices_that_only_sample_get_the_weights_of_every_update(home):
+    config, log = config_of(home, "apart", {"rollout_gpus": 1}), home / "apart.log"
+    assert run_to_end("merge", str(config), home=home, log=log, timeout=400) == 0, log.read_text()[-3000:]
+    assert left_behind(home) == []
+    run = home / "runs" / "apart"
+    check_rows(run, home / "apart.rollouts")
+    assert staleness(run) == {step: float(step > 1) for step in range(1, STEPS + 1)}
+    lines = metrics(run)
+    for domain in ("math", "code"):
+        weight = f"teacher/{domain}/importance_weight_mean"
+        # the engine has read the same weights as the trainer at first, and older ones later
+        assert lines[0][weight] == pytest.approx(1, abs=1e-3)
+        assert any(abs(line[weight] - 1) > 1e-3 for line in lines[1:])
+
+
+def check_rows(run: Path, rollouts: Path) -> None:
+    """Every step has trained on the rows that were planned for it: none is left out, none comes twice."""
+    import pyarrow.parquet
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "student")
+
+    def shown(messages: list[dict]) -> str:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
+    planned = pyarrow.parquet.read_table(run / "prompts" / "train.parquet").column("prompt").to_pylist()
+    for step in range(1, STEPS + 1):
+        lines = (rollouts / f"{step}.jsonl").read_text().splitlines()
+        own = planned[(step - 1) * SIZE : step * SIZE]
+        assert Counter(json.loads(line)["input"] for line in lines) == Counter(map(shown, own)), step
+    for line in metrics(run):
+        assert all(line[f"teacher/{domain}/sequences"] == SIZE / 2 for domain in ("math", "code"))
+
+
+def staleness(run: Path) -> dict[int, float]:
+    """Updates between the weights that sampled a step's rows and those that it updated."""
+    assert all(line["staleness_mean"] == line["staleness_max"] for line in metrics(run))
+    return {int(line["step"]): line["staleness_mean"] for line in metrics(run)}
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,80 @@
+"""SIGTERM and Ctrl-C raise once, and what comes while the process tidies up changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from common import interrupts
+from common.interrupts import Interrupts
+from tests.helpers.paths import ROOT
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The handlers of a process that has just started; those of the tests come back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_raises_and_the_next_ones_do_not(handlers, number):
+    taken = Interrupts().install()
+    assert taken.number is None
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    for again in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), again)
+        time.sleep(0.05)
+    assert taken.number == number
+
+
+def test_after_a_time_a_signal_interrupts_again(handlers, monkeypatch):
+    """The first one's exception may have been swallowed."""
+    monkeypatch.setattr(interrupts, "PATIENCE_SECONDS", 0.1)
+    Interrupts().install()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        time.sleep(0.2)
+
+
+def test_what_was_ignored_stays_ignored(handlers):
+    """A shell starts its background jobs so, and `nohup` other commands."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Interrupts().install()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.05)
+
+
+FORK = """
+import os, time
+from common.interrupts import Interrupts
+Interrupts().install()
+if child := os.fork():
+    print(child, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    os.kill(os.getpid(), 15)
+    time.sleep(60)
+"""
+
+
+def test_a_forked_child_dies_of_sigterm_as_ever():
+    ended = subprocess.run(
+        [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )
+    assert ended.stdout.split()[1] == "-15" and ended.stderr == ""
