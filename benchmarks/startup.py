@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from common.pipes import pipes
+from common.processes import pipes
 from configs.schema import Hardware
 from merging.state.measure import memory_of_tree
 from trainer.cpu.fork_server import PRELOADED, ForkServer

@@ -43,6 +43,7 @@ from teachers.build import write_judged_rows
 from teachers.models.adapters import is_adapter
 from teachers.registry.merged import full_model
 from teachers.registry.opening import open_registry
+from trainer.cpu import warm
 
 if TYPE_CHECKING:
     from configs.blocks.rewards import Reward
@@ -53,6 +54,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
 
     Raises ConfigError before anything starts, and RunFailed if a started part fails.
     """
+    warm.start(loaded.config.hardware)
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded, found)
@@ -78,6 +80,7 @@ def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
 def build_experts(loaded: LoadedConfig) -> list:
     """Builds the config's experts that the registry does not hold yet; returns all their records."""
     scratch = registry_root(loaded.config.registry) / "runs" / loaded.config.name
+    warm.start(loaded.config.hardware)
     found = preflight(loaded, scratch)
     with RunLock(scratch):
         folder = RunFolder.open(scratch, loaded, found)
@@ -91,6 +94,7 @@ def evaluate_run(run_dir: Path) -> Path:
     Raises ConfigError for a training that is not finished, and RunFailed.
     """
     loaded = load_config(run_dir / RESOLVED)
+    warm.start(loaded.config.hardware)
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded, found)

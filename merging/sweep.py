@@ -35,6 +35,7 @@ from merging.state.run_folder import RunFolder
 from merging.state.served import write_facts
 from merging.state.teacher import Teacher
 from merging.training.agreement import decide_open_prompts
+from trainer.cpu import warm
 
 
 def sweep(
@@ -54,6 +55,7 @@ def sweep(
     base = load_config(config, overrides)
     sweep_dir = (sweep_dir or Path("runs") / f"{base.config.name}.sweep").absolute()
     runs = grid(base, reward_scales, seeds, sweep_dir)
+    warm.start(base.config.hardware)
     found = preflight(runs[0].loaded, runs[0].path)  # seed and lambda change nothing that is checked
     _check_disk(found, runs, sweep_dir)
     for domain, expert in found.experts(found.config).items() if with_probe else ():

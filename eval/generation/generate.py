@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common.pipes import pipes
+from common.processes import pipes, warm_python
 from configs.schema import Hardware
 from eval.generation.worker import (
     FOLDER,
@@ -32,8 +32,8 @@ from eval.records import Completion, Mode, Problem
 Inbox = queue.Queue[tuple["_Worker", dict | None]]
 """Replies, each with its worker; None says that the worker's pipe has closed."""
 
-WORKER = (sys.executable, "-P", "-m", "eval.generation.worker")
-"""Command of a worker; `-P` because files of the user's working folder must not shadow ours."""
+WORKER = ("-P", "-m", "eval.generation.worker")
+"""Python's arguments for a worker; `-P` because files of the user's working folder must not shadow ours."""
 
 RELAY = (sys.executable, "-P", "-m", "eval.generation.relay")
 """Command of what stands in for a worker on another node; a cluster's address follows."""
@@ -222,7 +222,8 @@ class _Worker:
     def __init__(self, settings: Settings, index: int, log_path: Path, ray_address: str | None) -> None:
         self.settings, self.index, self.log_path = settings, index, log_path
         self.ray_address = ray_address
-        command = WORKER if ray_address is None else (*RELAY, ray_address)
+        python = warm_python() if settings.device == "cpu" else sys.executable
+        command = (python, *WORKER) if ray_address is None else (*RELAY, ray_address)
         self._inbox: Inbox | None = None
         self._early: list[dict] = []
         environment = self._environment()

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from common.pipes import pipes
+from common.processes import pipes
 from eval.generation.worker import FOLDER, Settings, process_environment, with_new_folder
 
 REPLY, LOG, END = "reply", "log", "end"

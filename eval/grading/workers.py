@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.pipes import pipes
+from common.processes import pipes
 
 
 class WorkerLost(RuntimeError):

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.pipes import pipes
+from common.processes import pipes
 from eval.sandbox.values import as_json, encode, same_encoded, shown, shown_value
 
 MAX_JOBS_AT_A_TIME = 16

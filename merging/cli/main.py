@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -97,11 +98,24 @@ def main() -> None:
         try:
             app(prog_name="protege")
         except SystemExit as end:
-            if interrupts.number is None or end.code != INTERRUPTED:
-                raise
-            sys.stdout.flush()
-            # threads may still grade: the end of this process ends what they use, and nobody waits for them
-            os._exit(TERMINATED if interrupts.number == signal.SIGTERM else INTERRUPTED)
+            if interrupts.number is not None and end.code == INTERRUPTED:
+                sys.stdout.flush()
+                # threads may still grade: this process's end ends what they use, and nobody waits for them
+                os._exit(TERMINATED if interrupts.number == signal.SIGTERM else INTERRUPTED)
+            code = end.code
+        else:
+            code = 0
+    _end(code)
+
+
+def _end(code: str | int | None) -> NoReturn:
+    """Ends the process. Once torch is loaded it takes seconds to take all modules apart, for nothing."""
+    if "torch" not in sys.modules or isinstance(code, str):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def _folder_of(arguments: Sequence[str]) -> AbstractContextManager[object]:

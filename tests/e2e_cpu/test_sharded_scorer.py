@@ -86,18 +86,3 @@ def bytes_of(folder: Path) -> int:
     from safetensors.torch import load_file
 
     return sum(value.nbytes for value in load_file(folder / "model.safetensors").values())
-
-
-def test_files_that_lack_a_tensor_end_the_run_before_it_samples(home):
-    """Only the workers see that: the checks before do not build the model's module."""
-    from safetensors.numpy import save_file
-
-    expert, lacking = noisy_copy(home / "lacking-expert", seed=2), "model.layers.1.mlp.down_proj.weight"
-    rest = {name: value for name, value in weights_of(expert).items() if name != lacking}
-    save_file(rest, expert / "model.safetensors", metadata={"format": "pt"})
-    file, log, run = config(home, "lacking", math=expert), home / "lacking.log", home / "runs" / "lacking"
-    assert run_to_end("merge", str(file), home=home, log=log, timeout=300) == 1, log.read_text()[-3000:]
-    assert left_behind(home) == []
-    last = [line for line in log.read_text().splitlines() if line.strip()][-1]
-    assert "first error:" in last and f"model 'math' at {expert}" in last and lacking in last, last
-    assert not (run / "train" / "metrics.jsonl").exists()

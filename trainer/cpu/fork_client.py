@@ -28,12 +28,14 @@ def main() -> None:
     order = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
     text = json.dumps(order).encode()
     rights = array.array("i", files)
-    connection.sendmsg(
-        [len(text).to_bytes(8, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights.tobytes())]
-    )
-    connection.sendall(text)
     answers = connection.makefile("r")
-    first = answers.readline()
+    first = ""
+    with contextlib.suppress(OSError):
+        connection.sendmsg(
+            [len(text).to_bytes(8, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights.tobytes())]
+        )
+        connection.sendall(text)
+        first = answers.readline()
     if not first:  # the server ended before it forked
         os.execv(python, [python, *arguments])
     _forward_signals(int(first))

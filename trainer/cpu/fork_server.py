@@ -14,12 +14,14 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import select
 import shlex
@@ -31,8 +33,24 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from common.processes import warm_python
+from trainer.processes.reaper import MARK
+
+BEFORE_RAY = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "vllm.v1.engine.async_llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.llama",
+    "vllm.entrypoints.llm",
+)
+"""What all processes of a command need, and what imports without Ray."""
 
 PRELOADED = (
     "verl.trainer.main_ppo",
@@ -53,15 +71,33 @@ PRELOADED = (
 )
 """What the processes of a stage import; a module that is missing is left to whoever needs it."""
 
+NOT_NEEDED = "sklearn"
+"""transformers imports it where it is installed, which takes as long as all the rest of it, for one function
+that nothing here calls."""
+
 REAP_SECONDS = 0.2
 """How late a client may learn of its process's end."""
 
 MULTIPROCESSING = "--multiprocessing-fork"
 """Argument of every process that `multiprocessing` spawns."""
 
+MODULE = "trainer.cpu.fork_server"
+"""A server may be forked from another."""
+
 CLIENT = Path(__file__).with_name("fork_client.py")
 ADDRESS = "PROTEGE_FORK_SERVER"
 """Environment variable with the executable that stands for `python`, inherited by forked processes."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a server's process is told."""
+
+    listening: int
+    """Number of its open socket."""
+    executable: str
+    modules: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 class ForkServer:
@@ -70,9 +106,16 @@ class ForkServer:
     It waits until `launch` was called and the server has imported `modules`.
     """
 
-    def __init__(self, log: Path, modules: Sequence[str] = PRELOADED, within: Path | None = None) -> None:
-        """`within` is the folder for its socket and executable; by default that for temporary files."""
-        self.log, self.modules = log, modules
+    def __init__(
+        self,
+        log: Path,
+        modules: Sequence[str] = PRELOADED,
+        within: Path | None = None,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        """`within` is the folder for its socket and executable; by default that for temporary files.
+        `hidden` packages are not there while it imports, and are afterwards."""
+        self.log, self.modules, self.hidden = log, modules, hidden
         # a socket's path has 107 bytes; the server removes it too, should this process be killed
         self.folder = tempfile.TemporaryDirectory(prefix="protege-", dir=within, ignore_cleanup_errors=True)
         address = Path(self.folder.name) / "fork.sock"
@@ -89,24 +132,21 @@ class ForkServer:
         """Starts importing, with these variables beside this process's own.
 
         Whatever a module reads at import must be there now: forked processes set their own too late for it.
+        The server itself is forked where the command has a fork server already.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         number = self.listening.fileno()
+        order = Order(number, str(self.executable), tuple(self.modules), tuple(self.hidden))
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "trainer.cpu.fork_server",
-                    str(number),
-                    str(self.executable),
-                    *self.modules,
-                ],
+                # -P: modules of the user's folder must not stand for ours
+                [warm_python(), "-P", "-m", MODULE, json.dumps(asdict(order))],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
+                start_new_session=True,  # Ctrl-C is for the command, which ends what it has started
             )
         self.listening.close()
 
@@ -124,17 +164,34 @@ class ForkServer:
 
 def main() -> None:
     """The server: import, then fork for every connection until it is ended."""
-    listening = socket.socket(fileno=int(sys.argv[1]))
-    os.environ[ADDRESS] = sys.argv[2]
-    for name in sys.argv[3:]:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            print(f"not preloaded: {name}: {type(error).__name__}: {error}", flush=True)
+    order = Order(**json.loads(sys.argv[1]))
+    listening = socket.socket(fileno=order.listening)
+    os.environ[ADDRESS] = order.executable
+    with hidden((NOT_NEEDED, *order.hidden)):
+        for name in order.modules:
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                print(f"not preloaded: {name}: {type(error).__name__}: {error}", flush=True)
     print(f"imported; {len(os.listdir('/proc/self/task'))} threads", flush=True)
     gc.collect()
     gc.freeze()  # a child's garbage collection must not touch, and so copy, what all share
     _serve(listening)
+
+
+@contextmanager
+def hidden(packages: Sequence[str]) -> Iterator[None]:
+    """In the block these cannot be imported. A module that has gone on without one is forgotten afterwards,
+    so that whoever needs it gets it whole."""
+    absent = {name: None for name in packages if name not in sys.modules}
+    sys.modules.update(absent)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    yield
+    for name in absent:
+        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        own = getattr(module, "__dict__", {})  # asked for more, a lazy module would import it
+        if any(own.get(package, module) is None for package in absent):
+            del sys.modules[name]
 
 
 def _serve(listening: socket.socket) -> None:
@@ -207,12 +264,14 @@ def _become(order: dict, connection: socket.socket, others: list[socket.socket])
         for other in others:
             other.close()
         lifeline = _take_files(order["received"], order["files"], connection.detach())
+        os.setpgid(0, 0)  # Ray ends a worker's group with it
         os.chdir(order["folder"])
         if MULTIPROCESSING in order["arguments"]:
             _prepare_title()
         executable = os.environ[ADDRESS]
-        os.environ.clear()
-        os.environ.update(order["environment"])
+        _take_environment(order["environment"])
+        tempfile.tempdir = None  # a library that asked for it got the server's
+        show_mark()
         _fresh_randomness()
         multiprocessing.set_executable(executable)
         threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
@@ -241,6 +300,15 @@ def _take_files(received: list[int], wanted: list[int], connection: int) -> int:
     return lifeline
 
 
+def _take_environment(wanted: Mapping[str, str]) -> None:
+    """Makes the environment this one, and leaves what is so already where it is: see `_prepare_title`."""
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def _prepare_title() -> None:
     """vLLM's engines name themselves by `setproctitle`, which finds the place for a name beside the first
     environment and so must look before that is another. Ray's workers do without, and must not have it."""
@@ -248,6 +316,24 @@ def _prepare_title() -> None:
         import setproctitle
 
         setproctitle.getproctitle()
+
+
+def show_mark(name: str = MARK) -> None:
+    """Makes /proc tell this process's own mark, by which a reaper finds it.
+
+    /proc shows the variables that a program began with, in a forked process the server's. The mark is written
+    over in place, as titles of processes are; one of another length, or none, stays as it is.
+    """
+    with open("/proc/self/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])  # env_start and env_end, see proc(5)
+    if not start < end:
+        return
+    found = ctypes.string_at(start, end - start)
+    for match in re.finditer(rb"(?:^|\0)%b=([^\0]*)" % re.escape(name.encode()), found):
+        own = os.environ.get(name, "").encode()
+        if len(own) == len(match[1]):
+            ctypes.memmove(start + match.start(1), own, len(own))
 
 
 def _fresh_randomness() -> None:
@@ -266,7 +352,7 @@ def _end_with(lifeline: int) -> None:
 
 def _run(arguments: list[str]) -> int:
     """Runs `python ARGUMENTS...` in this process; returns its exit code."""
-    while arguments and arguments[0] in ("-u", "-B", "-I", "-E", "-s", "-S"):
+    while arguments and arguments[0] in ("-u", "-B", "-I", "-E", "-s", "-S", "-P"):
         arguments = arguments[1:]
     try:
         if arguments[0] == "-c":

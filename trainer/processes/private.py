@@ -46,6 +46,11 @@ def private_folder() -> Iterator[Path]:
         restore(before)
 
 
+def folder() -> Path | None:
+    """That of the `private_folder` block around, None outside of one."""
+    return Path(os.environ["TMPDIR"]) if USUAL in os.environ else None
+
+
 def usual_folder() -> Path:
     """The machine's folder for temporary files, also within a `private_folder`."""
     return Path(os.environ.get(USUAL) or tempfile.gettempdir())

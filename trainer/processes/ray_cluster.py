@@ -49,6 +49,19 @@ class RayCluster:
     """The nodes of a cluster that was joined; None where Ray was started for this run."""
 
 
+CPU_ENVIRONMENT = {
+    "RAY_worker_register_timeout_seconds": "300",  # a worker waits for the fork server's imports
+    "VERL_PLATFORM": "cpu",
+    "RAY_worker_niceness": "0",  # Ray's default is 15, which starves the run beside anything else
+    "OMP_NUM_THREADS": "1",  # two threads a process on two shared cores ran 10 times slower than one
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the engine keep its one worker in its own process
+}
+"""Of every process on a machine without GPUs; libraries read some of it when they are imported."""
+
+
 def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str]:
     """Environment of every process of a run (strings; set before Ray starts)."""
     common = {
@@ -61,17 +74,7 @@ def process_environment(hardware: Hardware, metrics_root: Path) -> dict[str, str
     }
     if hardware.device == "cuda":
         return common
-    return {
-        **common,
-        "RAY_worker_register_timeout_seconds": "300",  # a worker waits for the fork server's imports
-        "VERL_PLATFORM": "cpu",
-        "RAY_worker_niceness": "0",  # Ray's default is 15, which starves the run beside anything else
-        "OMP_NUM_THREADS": "1",  # two threads a process on two shared cores ran 10 times slower than one
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the engine keep its one worker in its own process
-    }
+    return {**common, **CPU_ENVIRONMENT}
 
 
 @contextmanager

@@ -182,3 +182,27 @@ def test_a_full_disk_is_one_message_and_exit_code_1(tmp_path, monkeypatch, named
     assert result.code == FAILED
     (line,) = result.errors
     says(line, "no space left on device", "same command continues", *([target, "free"] if named else []))
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"), [("pass", 0), ("raise SystemExit(3)", 3), ("raise SystemExit('why')", 1)]
+)
+def test_a_command_that_has_loaded_torch_ends_at_once_and_whole(ends, code):
+    """As the stand-in for torch cannot be taken apart, the end would fail if it were tried."""
+    work = f"""
+import atexit, sys
+class Torch:
+    def __del__(self, end=sys.stderr.write):
+        end("taken apart")
+def merge(*_):
+    sys.modules["torch"] = Torch()
+    atexit.register(print, "at exit")
+    print("worked", end=" ")
+    {ends}
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", STAND_IN, work, "merge", "none.yaml"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (code, "worked at exit\n")
+    assert ("taken apart" in ended.stderr) == ("why" in ends)

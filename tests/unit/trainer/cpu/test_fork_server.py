@@ -10,7 +10,10 @@ import time
 
 import pytest
 
+from common.processes import WARM_PYTHON
+from tests.helpers.paths import ROOT
 from trainer.cpu import fork_server
+from trainer.processes.reaper import MARK, marked_processes
 
 PRELOADED = ("json", "decimal", "no_such_module_anywhere")
 
@@ -23,7 +26,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def python(log):
     with fork_server.ForkServer(log, PRELOADED) as server:
-        server.launch({"AT_IMPORT": "seen"})
+        server.launch({"AT_IMPORT": "seen", MARK: "a" * 32})
         yield str(server.executable)
 
 
@@ -220,3 +223,70 @@ def test_a_spawned_process_can_name_itself(python, tmp_path):
     )
     ended = spawned(python, tmp_path / "named.py", work)
     assert ended.stdout == "VLLM::Named\n", ended.stderr
+
+
+def test_a_process_has_a_group_of_its_own(python):
+    """Ray ends the group of a worker with it: the server and all others must not be in it."""
+    assert run(python, "-c", "import os; print(os.getpgrp() == os.getpid())").stdout == "True\n"
+
+
+def test_a_process_is_found_by_its_own_mark_and_not_by_the_servers(python):
+    code = "import os; print(os.getpid(), flush=True); input()"
+    marks = {"own": "b" * 32, "shorter": "b" * 31}
+    found = {}
+    for name, mark in marks.items():
+        process = subprocess.Popen(
+            [python, "-c", code], env={**os.environ, MARK: mark},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        pid = int(process.stdout.readline())
+        found[name] = [pid in marked_processes(each) for each in (mark, "a" * 32)]
+        process.communicate("\n", timeout=20)
+    assert found == {"own": [True, False], "shorter": [False, True]}  # no room in place for another length
+
+
+def test_a_module_that_went_on_without_a_hidden_one_is_whole_for_who_needs_it(tmp_path):
+    (tmp_path / "heavy.py").write_text("VALUE = 7\n")
+    (tmp_path / "user.py").write_text("try:\n    import heavy\nexcept ImportError:\n    heavy = None\n")
+    modules = ("user", "json")
+    code = "print('user' in sys.modules, 'json' in sys.modules); import user; print(user.heavy.VALUE)"
+    with fork_server.ForkServer(tmp_path / "log", modules, hidden=("heavy",)) as server:
+        server.launch({"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        ended = run(str(server.executable), "-c", f"import sys; sys.path.append({str(tmp_path)!r}); {code}",
+                    env=environment)  # fmt: skip
+    assert ended.stdout == "False True\n7\n", ended.stderr
+
+
+@pytest.fixture
+def nested(python, tmp_path, monkeypatch):
+    """A server that is forked from the other one."""
+    monkeypatch.setenv(WARM_PYTHON, python)
+    monkeypatch.setenv(MARK, "c" * 32)
+    with fork_server.ForkServer(tmp_path / "nested.log", ("fractions", "setproctitle")) as server:
+        server.launch()
+        yield str(server.executable)
+
+
+def test_a_server_forked_from_another_has_what_both_import(nested, tmp_path):
+    code = "import sys; print([name in sys.modules for name in ('decimal', 'fractions')])"
+    assert run(nested, "-c", code).stdout == "[True, True]\n"
+    code = "import os; print(os.environ['PROTEGE_RUN_MARK'] in open('/proc/self/environ').read())"
+    assert run(nested, "-c", code).stdout == "True\n"
+    pytest.importorskip("setproctitle")
+    work = (
+        "    import setproctitle\n"
+        "    setproctitle.setproctitle('VLLM::Named')\n"
+        "    queue.put(open('/proc/self/cmdline').read().rstrip(chr(0)))"
+    )
+    assert spawned(nested, tmp_path / "named.py", work).stdout == "VLLM::Named\n"
+
+
+def test_a_server_that_goes_before_it_forks_leaves_the_process_to_python(tmp_path):
+    with fork_server.ForkServer(tmp_path / "log", ("no_such_module",)) as server:
+        process = subprocess.Popen(
+            [str(server.executable), "-c", "print('plain')"], stdout=subprocess.PIPE, text=True
+        )
+        time.sleep(0.5)  # it has connected, and nobody accepts it
+        server.listening.close()
+        assert process.communicate(timeout=20)[0] == "plain\n"
