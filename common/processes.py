@@ -13,7 +13,8 @@ WARM_PYTHON = "PROTEGE_WARM_PYTHON"
 
 def warm_python() -> str:
     """Path of what takes Python's arguments: where the command keeps one, it has imported torch and vLLM."""
-    return os.environ.get(WARM_PYTHON) or sys.executable
+    warm = os.environ.get(WARM_PYTHON)
+    return warm if warm and os.access(warm, os.X_OK) else sys.executable
 
 
 def pipes(process: Popen[AnyStr]) -> tuple[IO[AnyStr], IO[AnyStr]]:

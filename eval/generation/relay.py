@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Any
 
-from common.processes import pipes
+from common.processes import pipes, warm_python
 from eval.generation.worker import FOLDER, Settings, process_environment, with_new_folder
 
 REPLY, LOG, END = "reply", "log", "end"
@@ -33,7 +33,8 @@ class RemoteWorker:
 
     def __init__(self, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
         """`command` is what runs in place of the worker."""
-        worker = [sys.executable, "-P", "-m", "eval.generation.worker", json.dumps(settings)]
+        python = warm_python() if settings["device"] == "cpu" else sys.executable
+        worker = [python, "-P", "-m", "eval.generation.worker", json.dumps(settings)]
         environment = with_new_folder(process_environment(Settings(**settings), dict(os.environ)))
         self._folder = environment[FOLDER]
         self._process = subprocess.Popen(

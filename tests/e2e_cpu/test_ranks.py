@@ -224,7 +224,7 @@ def test_an_engine_that_hangs_is_said_and_one_that_dies_ends_the_run(home, clust
     steps = home / "runs" / "nodes" / "train" / "metrics.jsonl"
     wait_for(lambda: steps_in(steps) >= 2, START_SECONDS, process, log)  # of one no usual time is known
     running = reaper.processes_of(cluster.mark())
-    replicas = [part.ppid() for part in cluster.parts("ray::ScorerReplica")]
+    replicas = [cluster.node_of(part) for part in cluster.parts("ray::ScorerReplica")]
     assert sorted(replicas) == sorted(cluster.raylets[1:]), "one on each device, and none on the head"
     engine = cluster.part("VLLM::EngineCore")
     engine.send_signal(signal.SIGSTOP)

@@ -33,6 +33,10 @@ class RayNodes:
         """All of them."""
         return [process for process in self._workers() if _title(process).startswith(title)]
 
+    def node_of(self, part: psutil.Process) -> int:
+        """The raylet below which a process is."""
+        return next(above.pid for above in part.parents() if above.pid in self.raylets)
+
     def _workers(self) -> list[psutil.Process]:
         return [child for raylet in self.raylets for child in psutil.Process(raylet).children(recursive=True)]
 

@@ -118,7 +118,7 @@ class ForkServer:
         self.log, self.modules, self.hidden = log, modules, hidden
         # a socket's path has 107 bytes; the server removes it too, should this process be killed
         self.folder = tempfile.TemporaryDirectory(prefix="protege-", dir=within, ignore_cleanup_errors=True)
-        address = Path(self.folder.name) / "fork.sock"
+        self.address = address = Path(self.folder.name) / "fork.sock"
         self.executable = Path(self.folder.name) / "python"
         client = [sys.executable, "-S", "-E", str(CLIENT), str(address), sys.executable]
         self.executable.write_text(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n', encoding="utf-8")
@@ -128,11 +128,11 @@ class ForkServer:
         self.listening.listen(128)
         self.process: subprocess.Popen | None = None
 
-    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+    def launch(self, environment: Mapping[str, str] | None = None, python: str | None = None) -> None:
         """Starts importing, with these variables beside this process's own.
 
         Whatever a module reads at import must be there now: forked processes set their own too late for it.
-        The server itself is forked where the command has a fork server already.
+        The server itself is forked where the command has a fork server already, unless `python` is given.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         number = self.listening.fileno()
@@ -140,7 +140,7 @@ class ForkServer:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 # -P: modules of the user's folder must not stand for ours
-                [warm_python(), "-P", "-m", MODULE, json.dumps(asdict(order))],
+                [python or warm_python(), "-P", "-m", MODULE, json.dumps(asdict(order))],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

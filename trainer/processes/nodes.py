@@ -7,6 +7,9 @@ processes and logs of this run there. Its end, by whatever cause, ends what the 
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +19,7 @@ from typing import Any
 import psutil
 
 from common.errors import ConfigError
+from trainer.cpu.fork_server import CLIENT, PRELOADED, ForkServer
 from trainer.processes import private, reaper
 from trainer.processes.devices import living, name_of
 from trainer.processes.logs import collected, newest_error
@@ -32,6 +36,9 @@ LOST = "node {name} of the Ray cluster does not answer ({error})"
 ANSWER_SECONDS = 8.0
 """How long a watcher may take to answer a run that is failing or stalled."""
 
+WARM = "python"
+"""In a run's folder: what stands for `python` on this machine (`common.processes.warm_python`)."""
+
 START_SECONDS = 300.0
 """How long all watchers may take to start: each is one small process."""
 
@@ -39,13 +46,17 @@ START_SECONDS = 300.0
 class NodeWatcher:
     """Looks after one run on one node; every method but `activity` answers at once."""
 
-    def __init__(self, mark: str, job: str, folder: Path, logs: Path | None = None) -> None:
-        """`folder` is for the run's temporary files; it is made here, and removed at the end."""
+    def __init__(
+        self, mark: str, job: str, folder: Path, logs: Path | None = None, forks: bool = False
+    ) -> None:
+        """`folder` is for the run's temporary files; it is made here, and removed at the end. With `forks`
+        this run's workers on this node are forked (`fork_client`)."""
         self.mark, self.job, self.logs = mark, job, logs if logs is not None else _own_logs()
         folder.mkdir(mode=0o700, exist_ok=True)
         reaper.note(folder, private.verls_sockets(job))
         # it holds a pipe to this process, and ends the run's processes on this node when the pipe closes
         self.reaper = reaper.start(mark, folder, detached=True)
+        self.server = serve_forks(folder) if forks else None
         self.begin()
 
     def begin(self) -> None:
@@ -82,6 +93,28 @@ class NodeWatcher:
         return collected(self.logs, self.job)
 
 
+def fork_client(folder: Path) -> str:
+    """What the shell of a node runs instead of `python` for a worker of this run, in whose folder it is.
+
+    Nodes of one machine share the folder: each has its own server, by the number of its raylet. Where a node
+    has none yet, as for the watcher itself, the client becomes Python.
+    """
+    client = [sys.executable, "-S", "-E", str(CLIENT)]
+    return (
+        f"{shlex.join(client)} {shlex.quote(str(folder))}/$RAY_RAYLET_PID.sock {shlex.quote(sys.executable)}"
+    )
+
+
+def serve_forks(folder: Path, modules: Sequence[str] = PRELOADED) -> ForkServer:
+    """A fork server of this process's node, where `fork_client` looks for it."""
+    server = ForkServer(folder / f"fork_server-{os.environ['RAY_RAYLET_PID']}.log", modules, within=folder)
+    server.launch(python=sys.executable)  # and not forked from that of another node, whose Ray it would have
+    (folder / f"{os.environ['RAY_RAYLET_PID']}.sock").symlink_to(server.address)
+    with suppress(FileExistsError):  # of another node on this machine
+        (folder / WARM).symlink_to(server.executable)
+    return server
+
+
 def _processes(mark: str) -> Iterator[psutil.Process]:
     for process in reaper.processes_of(mark):
         with suppress(psutil.Error):
@@ -104,8 +137,8 @@ class Nodes:
         self.asked: dict[str, Any] = {}
 
     @classmethod
-    def join(cls, mark: str, folder: Path) -> Nodes:
-        """Starts a watcher on every node, with a `folder` for temporary files there.
+    def join(cls, mark: str, folder: Path, forks: bool = False) -> Nodes:
+        """Starts a watcher on every node, with a `folder` for temporary files there; `forks` as it has it.
 
         Raises ConfigError for a node where this code cannot run.
         """
@@ -117,7 +150,9 @@ class Nodes:
         watchers = {}
         for node in living(ray.nodes()):
             place = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            watchers[name_of(node)] = actor.options(scheduling_strategy=place).remote(mark, job, folder)
+            watchers[name_of(node)] = actor.options(scheduling_strategy=place).remote(
+                mark, job, folder, forks=forks
+            )
         nodes = cls(watchers)
         nodes.check_runnable()
         return nodes

@@ -15,13 +15,14 @@ from types import ModuleType
 from typing import Any
 
 from common.errors import ConfigError, RunFailed
+from common.processes import WARM_PYTHON
 from configs.schema import Hardware
 from trainer.cpu.fork_server import ForkServer
 from trainer.processes import private, reaper
 from trainer.processes.devices import check_devices
 from trainer.processes.logs import ALL_JOBS
 from trainer.processes.machine_lock import JOB_NUMBERS, job_number, machine_lock, visible_devices
-from trainer.processes.nodes import Nodes
+from trainer.processes.nodes import WARM, Nodes, fork_client
 from trainer.tracking import LOGGER_ROOT
 
 LOGICAL_CPUS = 64
@@ -221,6 +222,10 @@ def _join(
     ConfigError for a cluster that cannot be joined or has no room, and for a node where this code cannot run.
     """
     runtime: dict[str, object] = {"env_vars": {**environment, **temporary_files(folder)}}
+    forks = hardware.device == "cpu"
+    if forks:
+        runtime["env_vars"] = {**environment, **temporary_files(folder), WARM_PYTHON: str(folder / WARM)}
+        runtime["py_executable"] = fork_client(folder)
     try:
         connect(ray, address=hardware.ray_address, **QUIET, runtime_env=runtime)
         # runs on this machine that start Ray themselves have the numbers below
@@ -233,7 +238,7 @@ def _join(
     check_devices(hardware, pool_devices, ray.nodes(), pool_nodes)
     job = ray.get_runtime_context().get_job_id()
     mark = environment[reaper.MARK]
-    return RayCluster(logs=_logs(ray), mark=mark, job=job, nodes=Nodes.join(mark, folder))
+    return RayCluster(logs=_logs(ray), mark=mark, job=job, nodes=Nodes.join(mark, folder, forks))
 
 
 QUIET = {"log_to_driver": False, "logging_level": "error"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import pytest
 import ray
 
 from common.errors import ConfigError
-from trainer.processes import reaper, watch
+from common.processes import WARM_PYTHON
+from trainer.processes import nodes, reaper, watch
 from trainer.processes.nodes import Nodes, NodeWatcher
 from trainer.processes.watch import GRACE_SECONDS
 
@@ -211,3 +213,28 @@ def test_a_watcher_tells_what_its_parts_do(watcher, mark):
     part.kill()
     part.wait()
     part.stdout.close()
+
+
+@pytest.mark.parametrize("raylet", ["70001", "70002"])
+def test_workers_of_a_node_are_forked_by_its_own_server_and_started_without_one(
+    tmp_path, monkeypatch, raylet
+):
+    def asked(number: str) -> str:
+        code = "import os, sys; print(os.environ.get('OF'), 'wave' in sys.modules)"
+        command = f"exec {nodes.fork_client(tmp_path)} -c {shlex.quote(code)}"  # as Ray starts a worker
+        environment = {**os.environ, "RAY_RAYLET_PID": number, "OF": number}
+        return subprocess.run(
+            ["bash", "-c", command], env=environment, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+
+    monkeypatch.setenv("RAY_RAYLET_PID", raylet)
+    assert asked(raylet) == f"{raylet} False\n"
+    with nodes.serve_forks(tmp_path, ("wave",)) as server:
+        assert asked(raylet) == f"{raylet} True\n"
+        assert asked("70003") == "70003 False\n"
+        assert os.path.samefile(tmp_path / nodes.WARM, server.executable)
+        monkeypatch.setenv("RAY_RAYLET_PID", "70004")
+        monkeypatch.setenv(WARM_PYTHON, str(tmp_path / nodes.WARM))
+        with nodes.serve_forks(tmp_path, ("colorsys",)):  # of another node on this machine
+            assert asked("70004") == "70004 False\n", "forked from the first node's server"
+            assert os.path.samefile(tmp_path / nodes.WARM, server.executable)
