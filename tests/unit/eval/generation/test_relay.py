@@ -28,37 +28,40 @@ ECHO = textwrap.dedent(
 )
 
 
-def echo() -> RemoteWorker:
-    return RemoteWorker(SETTINGS, [sys.executable, "-c", ECHO])
+class Echo:
+    """A worker that says what it hears; `until` gives the next piece of a kind, whatever came before it."""
 
+    def __init__(self) -> None:
+        self.worker = RemoteWorker(SETTINGS, [sys.executable, "-c", ECHO])
+        self.send, self.pieces = self.worker.send, []
 
-def until(worker: RemoteWorker, kind: str) -> tuple[str, str]:
-    """The first piece of the kind; others before it are passed over."""
-    while True:
-        for piece in worker.receive():
-            if piece[0] == kind:
-                return piece
+    def until(self, kind: str) -> str:
+        while not any(piece[0] == kind for piece in self.pieces):
+            self.pieces += self.worker.receive()
+        found = next(piece for piece in self.pieces if piece[0] == kind)
+        self.pieces.remove(found)
+        return found[1]
 
 
 def test_lines_go_to_the_worker_and_its_replies_and_log_come_back():
-    worker = echo()
-    assert until(worker, LOG) == (LOG, "started with 0\n")
-    folder = Path(until(worker, REPLY)[1].strip())
+    echo = Echo()
+    assert echo.until(LOG) == "started with 0\n"
+    folder = Path(echo.until(REPLY).strip())
     assert (folder / "left").exists()
-    worker.send("one\n")
-    assert until(worker, REPLY) == (REPLY, f"heard one {PROJECT}\n")
-    worker.send("two\n")
-    assert until(worker, REPLY) == (REPLY, f"heard two {PROJECT}\n")
-    worker.send("end\n")
-    assert until(worker, END) == (END, "7")
+    echo.send("one\n")
+    assert echo.until(REPLY) == f"heard one {PROJECT}\n"
+    echo.send("two\n")
+    assert echo.until(REPLY) == f"heard two {PROJECT}\n"
+    echo.send("end\n")
+    assert echo.until(END) == "7"
     assert not folder.exists()
 
 
 def test_a_worker_that_has_ended_is_told_by_its_end_alone():
-    worker = echo()
-    worker.send("end\n")
-    assert until(worker, END) == (END, "7")
-    worker.send("late\n")
+    echo = Echo()
+    echo.send("end\n")
+    assert echo.until(END) == "7"
+    echo.send("late\n")
 
 
 def test_with_a_clusters_address_relays_are_started_in_the_workers_place(tmp_path, monkeypatch):
