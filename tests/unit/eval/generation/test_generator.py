@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common.processes import WARM_PYTHON
 from eval.generation import generate
 from eval.generation.engine_weights import engine_key
 from eval.generation.generate import Generator, sample_seed, worker_environment
@@ -61,7 +62,7 @@ FAKE_WORKER = textwrap.dedent(
 def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "worker.py"
     script.write_text(FAKE_WORKER)
-    monkeypatch.setattr(generate, "WORKER", (sys.executable, str(script)))
+    monkeypatch.setattr(generate, "WORKER", (str(script),))
 
 
 @pytest.fixture
@@ -228,3 +229,20 @@ def test_engine_key_is_shared_by_models_that_differ_in_weights_only(tmp_path: Pa
     assert engine_key(model_folder(tmp_path / "b", '{"hidden_size": 16}')) != base
     assert engine_key(model_folder(tmp_path / "c", generation_config='{"eos_token_id": 3}')) != base
     assert engine_key(model_folder(tmp_path / "d", tokenizer='{"added": 1}')) != base
+
+
+@pytest.mark.parametrize(("device", "warm"), [("cpu", True), ("cuda", False)])
+def test_a_worker_on_a_cpu_is_started_by_the_commands_warm_python(
+    fake_worker: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device, warm
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho by the warm one >&2\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(WARM_PYTHON, str(python))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with Generator(device, 1, 64, tmp_path / "log") as generator:
+        assert list(ask(generator, "m")) == ["p0", "p1", "p2"]
+    assert ("by the warm one" in (tmp_path / "log").read_text()) == warm
+    python.unlink()  # as where the node's server is not there
+    with Generator(device, 1, 64, tmp_path / "log") as generator:
+        assert list(ask(generator, "m")) == ["p0", "p1", "p2"]

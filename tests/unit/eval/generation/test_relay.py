@@ -8,6 +8,9 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
+from common.processes import WARM_PYTHON
 from eval.generation import generate
 from eval.generation.generate import RELAY, Generator
 from eval.generation.relay import END, LOG, REPLY, RemoteWorker
@@ -81,3 +84,15 @@ def test_with_a_clusters_address_relays_are_started_in_the_workers_place(tmp_pat
     assert address == "10.0.0.1:6379" and json.loads(settings) == SETTINGS
     assert path.split(":")[0] == str(PROJECT)
     assert RELAY[-1] == "eval.generation.relay"
+
+
+@pytest.mark.parametrize(("device", "warm"), [("cpu", True), ("cuda", False)])
+def test_on_a_cpu_node_the_worker_is_started_by_the_nodes_warm_python(tmp_path, monkeypatch, device, warm):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho by the warm one\n")
+    python.chmod(0o755)
+    monkeypatch.setenv(WARM_PYTHON, str(python))
+    monkeypatch.setattr(sys, "executable", "/bin/echo")
+    worker = RemoteWorker({**SETTINGS, "device": device})
+    (kind, text), *_ = worker.receive()
+    assert kind == REPLY and (text == "by the warm one\n") == warm
