@@ -53,17 +53,13 @@ BEFORE_RAY = (
 """What all processes of a command need, and what imports without Ray."""
 
 PRELOADED = (
+    *BEFORE_RAY,
     "verl.trainer.main_ppo",
     "verl.trainer.ppo.v1.trainer_sync",
     "verl.workers.engine_workers",
     "verl.workers.engine.fsdp.transformer_impl",
     "verl.workers.rollout.vllm_rollout.vllm_async_server",
     "verl.workers.rollout.vllm_rollout.vllm_rollout",
-    "vllm.v1.engine.async_llm",
-    "vllm.v1.engine.core",
-    "vllm.v1.worker.cpu_worker",
-    "vllm.model_executor.models.llama",
-    "transformers.models.auto.modeling_auto",
     "trainer.within.agent_loop",
     "trainer.within.task_runner",
     "trainer.within.replay",
