@@ -74,15 +74,16 @@ that nothing here calls."""
 REAP_SECONDS = 0.2
 """How late a client may learn of its process's end."""
 
-MULTIPROCESSING = "--multiprocessing-fork"
-"""Argument of every process that `multiprocessing` spawns."""
-
 MODULE = "trainer.cpu.fork_server"
 """A server may be forked from another."""
 
 CLIENT = Path(__file__).with_name("fork_client.py")
 ADDRESS = "PROTEGE_FORK_SERVER"
 """Environment variable with the executable that stands for `python`, inherited by forked processes."""
+
+FIRST = "PROTEGE_FORKED"
+"""What a server's environment begins with, and no forked process takes away or changes: `setproctitle`,
+by which vLLM's engines name themselves, looks for the place of a name beside the first variable."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={FIRST: "1", **os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C is for the command, which ends what it has started
             )
         self.listening.close()
@@ -262,8 +263,6 @@ def _become(order: dict, connection: socket.socket, others: list[socket.socket])
         lifeline = _take_files(order["received"], order["files"], connection.detach())
         os.setpgid(0, 0)  # Ray ends a worker's group with it
         os.chdir(order["folder"])
-        if MULTIPROCESSING in order["arguments"]:
-            _prepare_title()
         executable = os.environ[ADDRESS]
         _take_environment(order["environment"])
         tempfile.tempdir = None  # a library that asked for it got the server's
@@ -297,21 +296,12 @@ def _take_files(received: list[int], wanted: list[int], connection: int) -> int:
 
 
 def _take_environment(wanted: Mapping[str, str]) -> None:
-    """Makes the environment this one, and leaves what is so already where it is: see `_prepare_title`."""
-    for name in os.environ.keys() - wanted.keys():
+    """Makes the environment this one, with `FIRST` as it is."""
+    for name in os.environ.keys() - wanted.keys() - {FIRST}:
         del os.environ[name]
     for name, value in wanted.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
-
-
-def _prepare_title() -> None:
-    """vLLM's engines name themselves by `setproctitle`, which finds the place for a name beside the first
-    environment and so must look before that is another. Ray's workers do without, and must not have it."""
-    with contextlib.suppress(ImportError):
-        import setproctitle
-
-        setproctitle.getproctitle()
 
 
 def show_mark(name: str = MARK) -> None:

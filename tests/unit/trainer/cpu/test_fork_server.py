@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -223,6 +224,23 @@ def test_a_spawned_process_can_name_itself(python, tmp_path):
     )
     ended = spawned(python, tmp_path / "named.py", work)
     assert ended.stdout == "VLLM::Named\n", ended.stderr
+
+
+@pytest.mark.parametrize("library", ["setproctitle", "ray._raylet"])
+@pytest.mark.parametrize("forks", [1, 2])
+def test_a_name_is_shown_whatever_variable_the_environment_begins_with(library, forks, tmp_path, monkeypatch):
+    """Both libraries look for the place of a name beside the environment's first variable."""
+    pytest.importorskip(library)
+    code = f"import {library} as it; it.setproctitle('Named'); print(open('/proc/self/cmdline').read())"
+    monkeypatch.setattr(os, "environ", {"FIRST": "x", **os.environ})
+    with contextlib.ExitStack() as servers:
+        for number in range(forks):
+            server = servers.enter_context(fork_server.ForkServer(tmp_path / f"{number}.log", ("json",)))
+            server.launch()
+            monkeypatch.setitem(os.environ, WARM_PYTHON, str(server.executable))
+            monkeypatch.setitem(os.environ, "FIRST", str(number))
+        ended = run(str(server.executable), "-c", code, env={**os.environ, "FIRST": "another"})
+    assert ended.stdout.rstrip("\0\n") == "Named", ended.stderr
 
 
 def test_a_process_has_a_group_of_its_own(python):
