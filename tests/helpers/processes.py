@@ -17,12 +17,15 @@ import psutil
 
 from trainer.processes.reaper import MARK
 
+STARTED: list[subprocess.Popen] = []
+"""Commands that this process's tests have started; `end_started` ends those that still run."""
+
 
 def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
     """Starts the real command in a folder of its own, with a registry of its own."""
     command = [str(Path(sys.executable).with_name("protege")), *arguments]
     environment = {**os.environ, "PROTEGE_HOME": str(home), "TERM": "dumb"}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=home,
         env=environment,
@@ -31,6 +34,22 @@ def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
         start_new_session=True,
         preexec_fn=_hear_interrupts,
     )
+    STARTED.append(process)
+    return process
+
+
+def end_started() -> None:
+    """Ends what a failed test left: the next run would wait for it, and fail too."""
+    while STARTED:
+        _end(STARTED.pop())
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
 
 
 def _hear_interrupts() -> None:
@@ -52,11 +71,7 @@ def ended(process: subprocess.Popen, seconds: float, log: Path) -> int:
         tail = "\n".join(log.read_text().splitlines()[-20:])
         raise AssertionError(f"not ended within {seconds} s; below it: {parts}; its log:\n{tail}") from None
     finally:
-        if process.poll() is None:  # so that the next test does not wait for this run
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            process.kill()
+        _end(process)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, process: subprocess.Popen, log: Path) -> None:
