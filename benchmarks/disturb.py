@@ -1,10 +1,10 @@
 """Disturbs a real merge at random moments: `python -m benchmarks.disturb CONFIG [--moments 20] [--seed 0]`.
 
 Runs the config's merge again and again, and at a random moment of each stage in turn (an expert's build, the
-merge, a baseline, evaluation, report) kills it (`kill -9`), asks it to end (SIGTERM, once and twice), or
-fills its disk. Then the same command goes on. After each moment all must be as before: the process table,
-/tmp and /dev/shm; no model that was whole may be lost or changed, no checkpoint be behind the one before; the
-exit code and the last line must be those of the way it ended. At the end of each run there must be a report.
+merge, its polish, a baseline, evaluation, report) kills it (`kill -9`), asks it to end (SIGTERM, once and
+twice), or fills its disk. Then the same command goes on. After each moment all must be as before: the process
+table, /tmp and /dev/shm; no model that was whole may be lost or changed, no checkpoint be behind the one
+before; the exit code and the last line must be those of the way it ended. Each run must end with a report.
 Prints a table, and exits with 1 where anything of this does not hold.
 
 To fill a disk it mounts a small one of its own, as root only; others leave this way out. Run it alone, or
@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import yaml
 
 from common.digests import file_sha256
 from trainer.run import last_checkpoint
@@ -37,13 +38,21 @@ from trainer.run import last_checkpoint
 STAGES = {
     "expert": r"^expert \S+ \(GRPO\): starting",
     "merge": r"^merge \(.*starting",
+    "polish": r"^polish \(GRPO\): starting",
     "baseline": r"^(opd|baseline \S+) ?(\(.*)?: starting",
     "evaluation": r"^evaluation: starting",
     "report": r"^evaluation: .*done",
 }
 """In the order of a run: the line of its output that says that the stage has begun."""
 
-SPREAD_SECONDS = {"expert": 45.0, "merge": 45.0, "baseline": 45.0, "evaluation": 40.0, "report": 3.0}
+SPREAD_SECONDS = {
+    "expert": 45.0,
+    "merge": 45.0,
+    "polish": 45.0,
+    "baseline": 45.0,
+    "evaluation": 40.0,
+    "report": 3.0,
+}
 """The moment lies this much later at most."""
 
 CODES = {"kill": -signal.SIGKILL, "term": 143, "term twice": 143, "full disk": 1}
@@ -165,10 +174,16 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/disturb"), help="new folder of the runs")
     options = parser.parse_args()
     options.config, options.out = options.config.absolute(), options.out.absolute()
-    options.stage = [stage for stage in STAGES if stage in (options.stage or STAGES)]
+    options.stage = [stage for stage in STAGES if stage in (options.stage or stages_of(options.config))]
     if options.out.exists():
         parser.error(f"{options.out} exists already")
     return options
+
+
+def stages_of(config: Path) -> list[str]:
+    """All that this config's run has; what `--set` adds is named with `--stage`."""
+    has_polish = bool(yaml.safe_load(config.read_text(encoding="utf-8")).get("polish"))
+    return [stage for stage in STAGES if stage != "polish" or has_polish]
 
 
 class Disk:

@@ -20,6 +20,7 @@ from merging.cli.main import FAILED, TERMINATED
 LOG = """expert math (GRPO): starting
 expert math (GRPO): 2/2, done reward 0.5
 merge (lambda 1.25): starting
+polish (GRPO): starting
 opd (lambda 1): starting
 baseline sft: teachers' answers: starting
 evaluation: starting
@@ -37,6 +38,14 @@ def test_the_stages_are_told_from_the_output(tmp_path):
             wait_for_stage(process, run, 0, stage)
         process.communicate(b"\n")
     wait_for_stage(process, run, len(LOG), "expert")  # it has ended
+
+
+def test_a_polish_is_disturbed_where_the_config_has_one(tmp_path):
+    plain, polished = tmp_path / "plain.yaml", tmp_path / "polished.yaml"
+    plain.write_text("name: x\n")
+    polished.write_text("name: x\npolish: {steps: 2}\n")
+    assert disturb.stages_of(polished) == list(STAGES)
+    assert set(STAGES) - set(disturb.stages_of(plain)) == {"polish"}
 
 
 def test_every_way_has_what_it_must_end_with(tmp_path):
