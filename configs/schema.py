@@ -36,7 +36,7 @@ from configs.declared_baselines import DeclaredBaselines
 from configs.polish import Polish
 from configs.scorer import Scorer
 from configs.served import REFERENCE, Endpoint, served_place
-from configs.training import Metrics, ModelStart, Training
+from configs.training import Metrics, ModelStart, StudentStart, Training
 from configs.verl_settings import VerlSettings, dotted
 
 RESERVED_NAMES = ("student", REFERENCE)
@@ -207,6 +207,8 @@ class MergeConfig(Strict, DeclaredBaselines):
     def _the_scorer_can_read_the_models(self) -> MergeConfig:
         estimator, served = self.objective.estimator, self.served()
         self.scorer.check_models(list(self.domains), served)
+        starts_elsewhere = not isinstance(self.training.start, StudentStart)
+        self.scorer.check_read(starts_elsewhere or self.routing.kind == "agreement")
         if not estimator.compares_distributions or (self.scorer.kind == "shared" and not served):
             return self
         scorers = {"pool": "verl's pool", "sharded": "scorer.kind: sharded"}

@@ -48,12 +48,26 @@ class Scorer(Strict):
     further ones share the same cores. On GPUs there are never more than training devices."""
     tokens_per_batch: PositiveInt = 16384
     """Most tokens that a replica of the shared scorer, or a device of the sharded one, runs through a model
-    at once."""
+    at once. The servers of `pool` cut what they read themselves; there it bounds what a start's distance and
+    the router `agreement` read."""
     canary: bool = True
     """The shared and the sharded scorer read 16 fixed tokens with each model at first and after every swap of
-    weights; a difference ends the run. `pool` swaps no weights and does not read this."""
+    weights; a difference ends the run. Refused as false with `pool`, which swaps no weights."""
     pool: Pool = Pool(models={})
-    """How many devices each model has in `pool`; the others do not read this."""
+    """How many devices each model has in `pool`; refused with the others."""
+
+    def check_read(self, reads_elsewhere: bool) -> None:
+        """Raises ValueError for what is set and this kind does not read.
+
+        `reads_elsewhere`: something beside the training (a start's distance, the router `agreement`) reads
+        models, in batches of `tokens_per_batch` with every kind.
+        """
+        unread = {"pool"} if self.kind != "pool" else {"canary"}
+        if self.kind == "pool" and not reads_elsewhere:
+            unread.add("tokens_per_batch")
+        for name in sorted(unread):
+            if getattr(self, name) != getattr(type(self)(), name):
+                raise ValueError(f"scorer.{name}: scorer.kind: {self.kind} does not read it; leave it out")
 
     def check_models(self, domains: Sequence[str], served: Collection[str]) -> None:
         """Raises ValueError for a pool without a model, and for servers of a model that it does not hold.

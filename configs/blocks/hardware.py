@@ -56,7 +56,9 @@ class Hardware(Strict):
     """Devices beside `gpus` that only sample, for the trainings with `training.overlap: one_step`; at 0
     rollout and training share devices."""
     rollout_memory_fraction: Annotated[float, Field(gt=0, le=0.95)] = 0.5
-    """Share of a GPU's memory that vLLM may take; on a CPU the cache holds just what a step needs."""
+    """Share of a GPU's memory that vLLM may take while a training or a pool shares the device. Evaluation and
+    the sampling of answers have it alone and take vLLM's own share; on a CPU the cache holds just what a step
+    needs."""
     rollout_tensor_parallel: PositiveInt = 1
     """Devices that share one rollout engine."""
     rollout_sequences: PositiveInt | None = None
