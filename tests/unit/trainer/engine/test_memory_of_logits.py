@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 
 VOCABULARY = 151_936
 POSITIONS_AT_ONCE = 16
-FEW, MANY = 128, 384
+FEW, MANY = 64, 192
 LIMITS = {"old log-probabilities": 4, "old log-probabilities and entropy": 4, "update": 6, "topk": 8}
 """Units, as issue 11 sets them for the whole logits of a micro-batch."""
 
@@ -76,7 +76,7 @@ def units(found: dict[str, int], tokens: int) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "m"
-    return write_causal_model(path, vocabulary=VOCABULARY, hidden=64, layers=1)
+    return write_causal_model(path, vocabulary=VOCABULARY, hidden=32, layers=1)
 
 
 def test_the_peak_is_within_the_limits_and_does_not_grow_with_the_tokens(folder):
