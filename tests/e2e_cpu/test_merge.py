@@ -245,7 +245,7 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     config = small_config(
         home, name="pool", scorer={"kind": "pool"}, objective={"reward_scale": 1.25}, baselines=[]
     )
-    log = home / "pool.log"
+    log, files = home / "pool.log", run_files()
     text = yaml.safe_load(config.read_text())
     text["domains"]["code"]["objective"] = {"reward_scale": 1.0}
     text["training"] |= {"steps": 2, "save_every": 1}
@@ -263,7 +263,7 @@ def test_verls_own_teacher_pool_gives_the_same_scores_and_lambda_one_needs_no_re
     assert (router["kind"], router["unlabelled"], router["undecided"]) == ("learned", 12, 0)
     assert router["tested"]["accuracy"] > 0.9
     check_weights_alone_and_a_setting_of_verls(run, home / "pool.rollouts")
-    assert left_behind(home) == []
+    assert left_behind(home) == [] and files_left(files) == []
 
 
 def check_weights_alone_and_a_setting_of_verls(run: Path, rollouts: Path) -> None:

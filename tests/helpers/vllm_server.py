@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from eval.generation.worker import CPU, OFFLINE, with_our_code
 
 START_SECONDS = 240
@@ -27,10 +29,13 @@ class VllmServer:
     process: subprocess.Popen
 
     def kill(self) -> None:
-        """Ends it and its engine, as `kill -9` does."""
+        """Ends it and its engine, as `kill -9` does, and removes the memory that they shared."""
+        blocks = _shared_memory(self.process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+        for block in blocks:
+            block.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -56,6 +61,17 @@ def vllm_server(model: Path, name: str, context: int, log: Path, key: str) -> It
         yield server
     finally:
         server.kill()
+
+
+def _shared_memory(pid: int) -> set[Path]:
+    """Blocks that this process and those below it have mapped; none of a process that has ended."""
+    found = set()
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                found |= {Path(part.path) for part in each.memory_maps() if part.path.startswith("/dev/shm/")}
+    return found
 
 
 def _wait(server: VllmServer, address: str, log: Path) -> None:
