@@ -261,7 +261,9 @@ class Costs:
         automatic = [name for name in self.config.domains if self._is_automatic(name)]
         for domain in automatic:
             lengths = self._lengths(self.config.evaluation_tokens(), (domain,)).lengths
-            batches = -(-probe.prompts * probe.samples_per_prompt // PROBED_ROWS)
+            # sampled answers, then a greedy one to each prompt
+            numbers = (probe.prompts * probe.samples_per_prompt, probe.prompts)
+            batches = sum(-(-number // PROBED_ROWS) for number in numbers)
             steps = batches * lengths.longest_of(PROBED_ROWS)
             models = (self._read()[name] for name in (domain, f"reference of {domain}"))
             one = sum(self._probed_step(size_of(model)) for model in models)

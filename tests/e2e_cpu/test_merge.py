@@ -298,7 +298,9 @@ def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_tea
     decided = json.loads((run / "prompts" / "agreement.json").read_text())["decisions"]
     assert len(decided) == 12 and {found["domain"] for found in decided.values()} <= {"math", "code"}
     for domain in ("math", "code"):
-        assert [point["reward_scale"] for point in report["probe"][domain]["curve"]] == [1.25, 1.5]
+        curve = report["probe"][domain]["curve"]
+        assert [point["reward_scale"] for point in curve] == [1.25, 1.5]
+        assert [(point["answers"], point["greedy"]["answers"]) for point in curve] == [(4, 4)] * 2
     kept = [json.loads(line) for line in (run / "train" / "alarms.jsonl").read_text().splitlines()]
     backed_off = {alarm["domain"]: alarm["one_from"] for alarm in kept if alarm["one_from"]}
     assert backed_off, "no answer's length changed"
@@ -338,4 +340,5 @@ def check_opd_more(run: Path, report: dict) -> None:
         assert (f"teacher/{domain}/implicit_reward" in lines[0]) == (phases[-1]["at_last"] != 1)
     more = report["polish"]["more"]
     assert (more["steps"], sum(more["rollouts"].values())) == (4, sum(report["polish"]["rollouts"].values()))
-    assert report["models"]["opd_more"]["benchmarks"]["math_heldout"]["n"] == 12
+    scored = report["models"]["opd_more"]["benchmarks"]["math_heldout"]
+    assert scored["n"] + scored["unscored"] == 24  # two answers to each problem
