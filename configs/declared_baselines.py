@@ -10,7 +10,9 @@ from configs.blocks.baselines import (
     DistilledBaseline,
     ModelBaseline,
     OpdBaseline,
+    OpdMoreBaseline,
     OracleBaseline,
+    ScoredBaseline,
     SftBaseline,
     TeacherMoreBaseline,
     TrainedBaseline,
@@ -39,6 +41,11 @@ class DeclaredBaselines:
         found = (baseline for baseline in self.baselines if isinstance(baseline, TeacherMoreBaseline))
         return next(found, None)
 
+    def opd_more(self) -> OpdMoreBaseline | None:
+        """The control of the polish that is distilled on, if it is trained."""
+        found = (baseline for baseline in self.baselines if isinstance(baseline, OpdMoreBaseline))
+        return next(found, None)
+
     def further_models(self) -> int:
         """Models that the run makes beside the student and are of its size: the distilled one, baselines."""
         return len(self.model_baselines()) + (self.polish is not None)
@@ -51,8 +58,12 @@ class DeclaredBaselines:
         """The baselines that are the merge's training at another lambda."""
         return tuple(baseline for baseline in self.baselines if isinstance(baseline, DistilledBaseline))
 
+    def scored_baselines(self) -> tuple[ScoredBaseline, ...]:
+        """The baselines whose rollouts teachers score."""
+        return tuple(baseline for baseline in self.baselines if isinstance(baseline, ScoredBaseline))
+
     def trained_baselines(self) -> tuple[TrainedBaseline, ...]:
-        """The baselines that are trained as the merge is."""
+        """The baselines that are trained."""
         return tuple(baseline for baseline in self.baselines if isinstance(baseline, TrainedBaseline))
 
     def baselines_of_folders(self) -> tuple[Baseline, ...]:

@@ -123,8 +123,9 @@ class MergeConfig(Strict, DeclaredBaselines):
     evaluation: Evaluation = Evaluation()
     """How models are compared."""
     baselines: Baselines = (AverageBaseline(kind="average"),)
-    """What else is compared, by name (`opd`, `interpolation`, `sft`, `grpo`, `average`, `task_arithmetic`,
-    `ties`, `dare`, `extrapolation`, `oracle`, `teacher_more`) or as a block, each kind once."""
+    """What else is compared, by name (`opd`, `interpolation`, `sft`, `grpo`, `opd_more`, `average`,
+    `task_arithmetic`, `ties`, `dare`, `extrapolation`, `oracle`, `teacher_more`) or as a block, each kind
+    once."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the metrics of every training also go, as verl names them: `tensorboard` to the run's folder
     `tensorboard`, `wandb` to its folder `wandb` (offline, unless `WANDB_MODE` is set)."""
@@ -261,6 +262,11 @@ class MergeConfig(Strict, DeclaredBaselines):
 
     @model_validator(mode="after")
     def _a_control_has_what_it_controls(self) -> MergeConfig:
+        if self.opd_more() is not None and self.polish is None:
+            raise ValueError(
+                "baselines: `opd_more` spends the rollouts of `polish` on more distillation, and there is no "
+                "polish; declare one, or leave the baseline out"
+            )
         if self.teacher_more() is None:
             return self
         if self.polish is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import ConfigError, RunFailed
 from common.files import write_json
@@ -19,8 +19,7 @@ from merging.baselines.teacher_more import train_teacher_more
 from merging.baselines.weights import merge_weights
 from merging.checks.found import Preflight
 from merging.checks.preflight import STORED, checked, preflight
-from merging.exopd.lambda_schedule import LambdaSchedule
-from merging.exopd.names import row_columns
+from merging.exopd.job import write_rows
 from merging.experts import build_or_find, record_scores
 from merging.planning.plan import make_plan
 from merging.state.baseline_record import is_made
@@ -35,7 +34,6 @@ from merging.training.polish import NAME as POLISH
 from merging.training.polish import polish_student
 from merging.training.reward_scales import choose_reward_scales
 from merging.training.start import prepare_start
-from routing.dataset import write_parquet
 from routing.judged import polish_rows
 from routing.kept import scheduled
 from routing.routers.decisions import RoutedPrompt
@@ -44,9 +42,6 @@ from teachers.models.adapters import is_adapter
 from teachers.registry.merged import full_model
 from teachers.registry.opening import open_registry
 from trainer.cpu import warm
-
-if TYPE_CHECKING:
-    from configs.blocks.rewards import Reward
 
 
 def merge(loaded: LoadedConfig, run_dir: Path) -> Path:
@@ -158,17 +153,12 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
         return
     with folder.measured.stage("prompts"):
         rows = scheduled(config, found.routed, config.training.prompts_per_step)
-        rewards: dict[str, Reward] = {name: domain.reward for name, domain in config.domains.items()}
-        weights = {name: config.loss_weight_of(name) for name in config.domains}
-        scales = LambdaSchedule.of(config).of_rows(
-            [row.domain for row in rows], config.training.prompts_per_step
-        )
         if config.polish is not None:
             polished = polish_rows(config, config.polish, found.routed)
             write_judged_rows(config, polished, folder.polish_prompts)
         folder.write_counts(rows, found)
         # last: it says that the stage is done
-        write_parquet(rows, folder.prompts_file, rewards, scales, weights, columns=row_columns(config))
+        write_rows(config, rows, folder.prompts_file)
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.errors import ConfigError
+from configs.blocks.mixing import SHUFFLED
 from configs.schema import MergeConfig
 from routing.mix import Mix, mix
 from routing.overlap import Overlap
@@ -100,6 +101,20 @@ def scheduled(
     rows = mixed.rows(steps, prompts_per_step)
     check_written(Counter(row.domain for row in rows), mixed.counts(steps, prompts_per_step))
     return rows
+
+
+def scheduled_with_more(
+    config: MergeConfig, routed: Sequence[RoutedPrompt], steps: int
+) -> tuple[list[RoutedPrompt], list[RoutedPrompt]]:
+    """The merge's rows, and those of so many steps more that a longer merge would have read next.
+
+    A curriculum has come to its end by then: both are as if shuffled, so that the first ones are the merge's
+    in another order.
+    """
+    mixed = replace(mix_of(config, routed), order=SHUFFLED)
+    own, size = config.training.steps, config.training.prompts_per_step
+    rows = mixed.rows(own + steps, size)
+    return rows[: own * size], rows[own * size :]
 
 
 def check_mix(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequence[Dropped]) -> None:

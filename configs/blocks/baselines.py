@@ -78,6 +78,17 @@ class SftBaseline(Strict):
     """Further settings of verl's SFT trainer, whose keys are others than those of the top-level `verl`."""
 
 
+class OpdMoreBaseline(Strict):
+    """The control of `polish` that spends the polish's rollouts on more distillation. The distilled student
+    is trained on by the merge's objective and recipe, with a new optimizer, for as few steps of the merge's
+    size as hold those rollouts. It reads the prompts that a longer merge would have read next, shuffled; each
+    domain's lambda is the one that the merge ended with."""
+
+    kind: Literal["opd_more"]
+    learning_rate: PositiveFloat | None = None
+    """AdamW's learning rate; by default the merge's."""
+
+
 class OracleBaseline(Strict):
     """The routed oracle: on each domain's benchmarks, the answers of that domain's own teacher, so what a
     perfect router among the experts would reach. Nothing is trained or sampled for it."""
@@ -150,8 +161,11 @@ WeightBaseline = (
 DistilledBaseline = OpdBaseline | InterpolationBaseline
 """Those that are the merge's own training at another lambda."""
 
-TrainedBaseline = DistilledBaseline | SftBaseline | GrpoBaseline
-"""Those that are trained from the base student, as the merge is."""
+ScoredBaseline = DistilledBaseline | OpdMoreBaseline
+"""Those whose rollouts teachers score."""
+
+TrainedBaseline = DistilledBaseline | SftBaseline | GrpoBaseline | OpdMoreBaseline
+"""Those that are trained: as the merge is, or, as `opd_more`, from where it ended."""
 
 ModelBaseline = TrainedBaseline | WeightBaseline
 """Those that are a model of their own."""
@@ -163,6 +177,7 @@ BaselineName = Literal[
     "interpolation",
     "sft",
     "grpo",
+    "opd_more",
     "average",
     "task_arithmetic",
     "ties",

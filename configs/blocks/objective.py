@@ -200,8 +200,8 @@ class Objective(Strict):
 
     reward_scale: RewardScale = PAPER_REWARD_SCALE
     """Lambda: 0 keeps the reference, 1 is plain on-policy distillation, above 1 extrapolates. `auto` tries
-    those of `probe.reward_scales` before the merge and takes each domain's best, or 1.25 where none is better
-    beyond noise."""
+    those of `probe.reward_scales` before the merge and takes each domain's best in the mean of sampled and
+    greedy accuracy, or 1.25 where none is better beyond noise."""
     reward_scale_warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which lambda moves linearly from 1 (plain distillation) to its value; 0: no warm-up."""
     reference: NamedReference = StudentReference(kind="student")
@@ -259,7 +259,9 @@ class Objective(Strict):
 
 
 class Probe(Strict):
-    """What `protege probe` and `reward_scale: auto` sample from the objective's known optimum."""
+    """What `protege probe` and `reward_scale: auto` ask the objective's known optimum. At each lambda it
+    answers each prompt by both of the evaluation's decodings: sampled at `evaluation.temperature`, and
+    greedy."""
 
     reward_scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
         0.0, 0.5, 1.0, 1.25, 1.5, 2.0,
@@ -268,4 +270,4 @@ class Probe(Strict):
     prompts: PositiveInt = 100
     """Prompts of each domain: of its `validation`, else of its training prompts."""
     samples_per_prompt: PositiveInt = 4
-    """Answers to each prompt at each lambda."""
+    """Sampled answers to each prompt at each lambda, beside the greedy one."""

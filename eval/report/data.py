@@ -38,6 +38,9 @@ ORACLE_BASELINE = "oracle"
 """Name of the routed oracle, whose answers are those of each benchmark's own teacher."""
 
 
+OPD_MORE_BASELINE = "opd_more"
+"""Name of the distilled student after more distillation, for as many rollouts as the polish took."""
+
 DISTILLED = "distilled"
 """Name of the student as it was before its polish."""
 

@@ -81,6 +81,13 @@ def probe_figure(data: ReportData) -> Figure | None:
             f"{probed.domain} at lambda {p.reward_scale:g}: {_said((p.accuracy, p.lo, p.hi))}"
             for p in probed.points
         ]
+        if likeliest := [(p.reward_scale, p.greedy) for p in probed.points if p.greedy]:
+            label, values = f"{probed.domain}, greedy", [100 * own.accuracy for _, own in likeliest]
+            whiskers = [(100 * own.lo, 100 * own.hi) for _, own in likeliest]
+            lines.append(plots.Line(label, [x for x, _ in likeliest], values, colour, 2, whiskers=whiskers))
+            said += [
+                f"{label} at lambda {x:g}: {_said((own.accuracy, own.lo, own.hi))}" for x, own in likeliest
+            ]
         info = primary_benchmark(data.benchmarks, probed.domain)
         if info and (estimate := _estimate(data.student, info)):
             x, (value, lo, hi) = probed.reward_scale, estimate

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from common.files import write_text
 from common.words import duration
 from eval.report import figures, wording
-from eval.report.data import DISTILLED, ComparisonRow, ModelRow, ReportData
+from eval.report.data import DISTILLED, OPD_MORE_BASELINE, ComparisonRow, ModelRow, ReportData
 from eval.report.sections import headroom, polished, probed, prompts, scores, trained_lambda
 from eval.report.sections.curves import Series, panels
 
@@ -221,6 +221,7 @@ def _stage_table(data: ReportData) -> prompts.Table | None:
     gains = [("distillation: distilled student minus", row) for row in data.before_polish]
     gains += [("polish: student minus", row) for row in data.comparisons if row.against == DISTILLED]
     named = {model.name: wording.label(model) for model in data.models}
+    gains += [("control: student minus", row) for row in data.comparisons if row.against == OPD_MORE_BASELINE]
     keys = {info.name: wording.benchmark_label(info) for info in data.benchmarks}
     rows = [
         [

@@ -9,6 +9,7 @@ from common.words import counted, gib, mib
 from eval.report.data import (
     DISTILLED,
     OPD_BASELINE,
+    OPD_MORE_BASELINE,
     ORACLE_BASELINE,
     BenchmarkInfo,
     ComparisonRow,
@@ -171,7 +172,9 @@ def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerd
         rest = [m for role in ("base", "baseline", "teacher") for m in others if m.role == role]
         rest = [m for m in rest if m not in (*own_teachers, *own_controls) and m.is_asked(domain)]
         found.extend(_verdict(evaluation, domain, m, own_controls) for m in own_teachers)
-        found.extend(_verdict(evaluation, domain, m) for m in (*own_controls, *rest))
+        found.extend(_verdict(evaluation, domain, m) for m in own_controls)
+        more = [m for m in rest if m.name == OPD_MORE_BASELINE]
+        found.extend(_verdict(evaluation, domain, m, more if m.name == DISTILLED else ()) for m in rest)
     return tuple(found)
 
 
@@ -193,10 +196,13 @@ def _verdict(
 
 
 def _beside(evaluation: Evaluation, info: BenchmarkInfo, control: ModelRow) -> str:
-    """How the student stands to a teacher that was trained on as long as it was."""
+    """How the student stands to what was trained on as long as it was: a teacher by reinforcement learning,
+    or the distilled student by distillation."""
     row = find_comparison(evaluation.comparisons, control.name, info.name)
     stands = NOT_MEASURED if row is None else f"the student {claim(row.verdict, 'it')}, {numbers(row)}"
-    return f"; against {control.name}, this teacher trained on as long: {stands}"
+    is_distilled = control.name == OPD_MORE_BASELINE
+    what = "as many rollouts of more distillation" if is_distilled else "this teacher trained on as long"
+    return f"; against {control.name}, {what}: {stands}"
 
 
 def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str) -> DomainVerdict:

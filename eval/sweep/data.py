@@ -74,6 +74,8 @@ class ProbePoint:
     lo: float
     hi: float
     prompts: int
+    greedy: tuple[float, float, float] | None = None
+    """Accuracy of the likeliest answers and its 95% interval; None where an earlier version has probed."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from eval.report.render import TEMPLATES as REPORT_FILES
 from eval.report.render import dumps, environment, write_texts
 from eval.report.wording import interval, percent, points
 from eval.statistics.seeds import SeedEstimate
-from eval.sweep.data import SweepCurve, SweepData, SweepPoint, mean_metric, to_json
+from eval.sweep.data import ProbePoint, SweepCurve, SweepData, SweepPoint, mean_metric, to_json
 from eval.sweep.wording import most_accurate, sentences
 
 if TYPE_CHECKING:
@@ -127,17 +127,24 @@ def accuracy_figure(data: SweepData, domain: str) -> dict[str, str]:
         )
         said += [f"{label} at {p.reward_scale:g}: {percent(accuracy.mean)}" for p, accuracy in judged]
         lines += _level(data, curve, len(lines) - 1, said)
-    probed = [p for p in data.probe if p.domain == domain]
-    if probed:
-        whiskers = [(100 * p.lo, 100 * p.hi) for p in probed]
-        values = [100 * p.accuracy for p in probed]
-        lines.append(
-            plots.Line("optimum (probe)", [p.reward_scale for p in probed], values, 4, 2, whiskers=whiskers)
-        )
-        said += [f"optimum at {p.reward_scale:g}: {percent(p.accuracy)}" for p in probed]
+    lines += _optimum([p for p in data.probe if p.domain == domain], said)
     title = f"{domain}: accuracy against lambda"
     svg = plots.line_plot(f"lambda-{domain}", lines, "accuracy (%)", title, "; ".join(said), LAMBDA)
     return {"svg": svg, "caption": title}
+
+
+def _optimum(probed: Sequence[ProbePoint], said: list[str]) -> list[plots.Line]:
+    """The probe's curve of each decoding that it measured."""
+    found = []
+    sampled = [(p.reward_scale, (p.accuracy, p.lo, p.hi)) for p in probed]
+    greedy = [(p.reward_scale, p.greedy) for p in probed if p.greedy]
+    for dash, (decoding, curve) in enumerate((("", sampled), (", greedy", greedy)), 2):
+        if curve:
+            scales, values = [scale for scale, _ in curve], [100 * value for _, (value, _, _) in curve]
+            whiskers = [(100 * lo, 100 * hi) for _, (_, lo, hi) in curve]
+            found.append(plots.Line(f"optimum (probe){decoding}", scales, values, 4, dash, whiskers=whiskers))
+            said += [f"optimum at {x:g}{decoding}: {percent(value)}" for x, (value, _, _) in curve]
+    return found
 
 
 def _judged(curve: SweepCurve) -> list[tuple[SweepPoint, SeedEstimate]]:

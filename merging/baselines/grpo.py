@@ -35,7 +35,8 @@ def train_grpo(
 
     Raises ConfigError for rows or rewards that are not the merge's, and common.errors.RunFailed.
     """
-    check_same_prompts(rows, folder.prompts_file, in_order=not folder.config.mixing.order.sorts)
+    in_order = not folder.config.mixing.order.sorts
+    check_same_prompts(rows, folder.prompts_file, f"baseline `{baseline.kind}`", in_order)
     check_same_rewards(folder, f"baseline `{baseline.kind}`")
     name, work = baseline.kind, folder.path / baseline.kind
     open_work(baseline, work)
@@ -67,8 +68,11 @@ def baseline_job(
     return grpo_job(config, train_file, work, name=baseline.kind, model_path=config.student, **merged | own)
 
 
-def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path, in_order: bool = True) -> None:
-    """Raises ConfigError unless each domain's rows and the merge's, as far as both go, are the same.
+def check_same_prompts(
+    rows: Sequence[RoutedPrompt], merge_file: Path, what: str, in_order: bool = True
+) -> None:
+    """Raises ConfigError unless each domain's rows and the merge's, as far as both go, are the same; `what`
+    is to be trained on them.
 
     A curriculum sorts the rows of each training for itself: there the order may differ. The merge's rows
     were fixed when it began; a baseline that is added later reads its sources anew.
@@ -85,7 +89,7 @@ def check_same_prompts(rows: Sequence[RoutedPrompt], merge_file: Path, in_order:
     for domain, pairs in own.items():
         if not _agree(pairs, given[domain], in_order):
             raise ConfigError(
-                f"baseline `grpo`: the prompts of domain {domain!r} have changed since the merge's were "
+                f"{what}: the prompts of domain {domain!r} have changed since the merge's were "
                 f"written ({merge_file}); restore them, or choose another --run-dir"
             )
 

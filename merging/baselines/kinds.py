@@ -9,10 +9,14 @@ from typing import Any
 
 from configs.schema import MergeConfig
 from merging.baselines.grpo import planned_grpo, train_grpo
+from merging.baselines.opd_more import further_schedule, planned_opd_more, train_opd_more
 from merging.baselines.sft import train_sft
+from merging.exopd.lambda_schedule import LambdaSchedule
 from merging.state.cluster import Cluster
+from merging.state.polished import steps_of_opd_more
 from merging.state.run_folder import RunFolder
 from merging.state.teacher import Teacher
+from merging.training.alarms import schedule_of
 from merging.training.distil import distil_baseline
 from routing.kept import scheduled
 from routing.routers.decisions import RoutedPrompt
@@ -30,13 +34,15 @@ class Sources:
 
 @dataclass(frozen=True)
 class TrainedKind:
-    """What a run asks of a baseline that is trained from the base student; `Any` is the baseline's block."""
+    """What a run asks of a baseline that is trained; `Any` is the baseline's block."""
 
     train: Callable[[Any, Sources, Path], None]
     """Trains it in `<run>/<kind>/`, or continues, writes its metrics, and exports the model, its record last.
     Raises ConfigError and common.errors.RunFailed."""
-    reward_scale: Callable[[Any], float | None] = lambda block: None
-    """Lambda of all its rows; None where no teacher scores its rollouts."""
+    schedule: Callable[[Any, MergeConfig, Path], LambdaSchedule | None] = lambda block, config, run_dir: None
+    """Lambda of its steps in the run of this folder; None where no teacher scores its rollouts."""
+    steps: Callable[[MergeConfig], int] = lambda config: config.training.steps
+    """How many it takes, each of the merge's rollouts."""
     needs_answers: bool = False
     """Whether rewards judge its answers, so that every prompt needs one to compare with."""
     rows_file: str | None = None
@@ -55,7 +61,7 @@ def _grpo(block: Any, given: Sources, target: Path) -> None:
 
 DISTILLED = TrainedKind(
     lambda block, given, target: distil_baseline(given.folder, block, given.teachers, given.cluster, target),
-    reward_scale=lambda block: block.reward_scale,
+    schedule=lambda block, config, run_dir: schedule_of(config, run_dir / block.kind, block.reward_scale),
 )
 
 TRAINED: dict[str, TrainedKind] = {
@@ -71,6 +77,14 @@ TRAINED: dict[str, TrainedKind] = {
         needs_answers=True,
         rows_file="prompts.parquet",
         planned_rows=planned_grpo,
+    ),
+    "opd_more": TrainedKind(
+        lambda block, given, target: train_opd_more(
+            given.folder, block, given.teachers, given.routed, given.cluster, target
+        ),
+        schedule=further_schedule,
+        steps=steps_of_opd_more,
+        planned_rows=planned_opd_more,
     ),
 }
 """By `kind`. Those in weight space are in `merging.baselines.weights.METHODS`."""

@@ -227,7 +227,7 @@ def _is_scored(found: Preflight) -> bool:
     folder = found.run_dir
     return distilled_folder(folder, found.config).exists() and all(
         is_made(baseline, folder / "baselines" / baseline.kind)
-        for baseline in found.config.distilled_baselines()
+        for baseline in found.config.scored_baselines()
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.schema import MergeConfig
 from merging.exopd.lambda_schedule import (
@@ -18,14 +18,20 @@ from merging.exopd.names import (
     DISTRIBUTION_MODEL_TYPE,
     LOSS_NAME,
     references,
+    row_columns,
     with_shared_scorer,
 )
 from merging.exopd.pool import models_of, pool_layout, widest_pool
 from merging.state.served import served_model
+from routing.dataset import write_parquet
 from teachers.served.examine import ServedFacts
 from trainer.job import TrainingJob, merge_settings
 from trainer.overlap import SEPARATE_MODE, SHARED_DEVICES_MODE, overlap_settings
 from trainer.overrides import inference_settings
+
+if TYPE_CHECKING:
+    from configs.blocks.rewards import Reward
+    from routing.routers.decisions import RoutedPrompt
 
 REWARD_FUNCTION = ("teachers.rewards", "observe_score")
 
@@ -87,6 +93,16 @@ def merge_job(
             **(overlap_settings(config.hardware) if config.training.overlap != "none" else {}),
         },
     )
+
+
+def write_rows(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path) -> None:
+    """Writes the training file of these rows, each with its teacher and its step's lambda; whole or not at
+    all."""
+    rewards: dict[str, Reward] = {name: domain.reward for name, domain in config.domains.items()}
+    weights = {name: config.loss_weight_of(name) for name in config.domains}
+    domains = [row.domain for row in rows]
+    scales = LambdaSchedule.of(config).of_rows(domains, config.training.prompts_per_step)
+    write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config))
 
 
 def scorer_dtype(config: MergeConfig) -> str:

@@ -29,9 +29,9 @@ from merging.planning.seconds import (
     step_seconds,
     weights_seconds,
 )
-from merging.planning.stages import schedule_of
 from merging.state.planned import PlannedStage
 from merging.state.polished import controls, polish_tokens
+from merging.training.alarms import schedule_of
 from teachers.models.fingerprint import ModelFingerprint
 from trainer.memory import ModelSize
 
@@ -125,7 +125,8 @@ class Costs:
         if kind == "expert":
             return self._training(stage, self._expert_step(self._expert(subject)))
         if kind == "merge":
-            return self._training(stage, self._merge_step(schedule_of(self.config, self.work(stage))))
+            schedule, steps = schedule_of(self.config, self.work(stage)), self.config.training.steps
+            return self._training(stage, self._merge_step(schedule, steps))
         if kind in ("polish", "teacher_more"):
             return self._training(stage, self._judged_step(subject))
         if kind == "baseline" and subject in TRAINED:
@@ -146,7 +147,8 @@ class Costs:
         seconds = self.device.start_seconds + stage.steps * sum(parts.values()) + before
         return parts, round(seconds, 1)
 
-    def _merge_step(self, schedule: LambdaSchedule | None) -> Step:
+    def _merge_step(self, schedule: LambdaSchedule | None, steps: int) -> Step:
+        """Of the merge, or of a training with its rollouts that takes so many steps."""
         training, size = self.config.training, self._size("student")
         hardware = self.config.hardware
         has_servers = self.config.scorer.kind == "pool"
@@ -161,7 +163,7 @@ class Costs:
             scoring_devices=self._server_width() if has_servers else self.replicas,
             has_servers=has_servers,
             reads_again=schedule is None or not self.config.objective.estimator.compares_distributions,
-            checkpoint_bytes=self._checkpoint_bytes(size.parameters, training.steps, training.save_every),
+            checkpoint_bytes=self._checkpoint_bytes(size.parameters, steps, training.save_every),
         )
 
     def _server_width(self) -> int:
@@ -224,11 +226,10 @@ class Costs:
         )
 
     def _trained_baseline(self, stage: PlannedStage, kind: str) -> tuple[Parts, float]:
-        """The merge's training at another lambda, without teachers, or on their answers."""
+        """The merge's training at another lambda or going on, without teachers, or on their answers."""
         baseline = next(one for one in self.config.trained_baselines() if one.kind == kind)
-        scale = TRAINED[kind].reward_scale(baseline)
-        schedule = None if scale is None else schedule_of(self.config, self.work(stage), scale)
-        step = self._merge_step(schedule)
+        schedule = TRAINED[kind].schedule(baseline, self.config, self.run_dir)
+        step = self._merge_step(schedule, TRAINED[kind].steps(self.config))
         if kind != "sft":
             return self._training(stage, step)
         answers = self._teachers_answers(stage.rollouts)
@@ -260,7 +261,9 @@ class Costs:
         automatic = [name for name in self.config.domains if self._is_automatic(name)]
         for domain in automatic:
             lengths = self._lengths(self.config.evaluation_tokens(), (domain,)).lengths
-            batches = -(-probe.prompts * probe.samples_per_prompt // PROBED_ROWS)
+            # sampled answers, then a greedy one to each prompt
+            numbers = (probe.prompts * probe.samples_per_prompt, probe.prompts)
+            batches = sum(-(-number // PROBED_ROWS) for number in numbers)
             steps = batches * lengths.longest_of(PROBED_ROWS)
             models = (self._read()[name] for name in (domain, f"reference of {domain}"))
             one = sum(self._probed_step(size_of(model)) for model in models)

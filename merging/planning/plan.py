@@ -21,11 +21,12 @@ from merging.planning.held import Held
 from merging.planning.lengths import mean_prompts
 from merging.planning.measured import SCALED, Experts, answer_length
 from merging.planning.memory import disk_parts, main_memory
-from merging.planning.stages import passes, schedule_of, stages_left
+from merging.planning.stages import passes, stages_left
 from merging.state.chosen_scales import with_chosen, with_scales
 from merging.state.counts import read_counts
 from merging.state.planned import PlannedStage
 from merging.state.served import served_notes
+from merging.training.alarms import schedule_of
 from routing.judged import polish_counts
 from teachers.registry.opening import open_registry
 from trainer.memory import Parts

@@ -13,7 +13,7 @@ from merging.state.baseline_record import is_made
 from merging.state.chosen_scales import probe_file
 from merging.state.planned import PlannedStage, progress
 from merging.state.polished import STUDENT, Control, controls, distilled_folder
-from merging.training.alarms import backed_off, read_alarms
+from merging.training.alarms import schedule_of
 from teachers.registry.opening import open_registry
 from trainer.run import last_checkpoint
 
@@ -36,11 +36,6 @@ def stages_left(
         *(_control_stage(control, config, run_dir) for control in controls(config, polished or {})),
         *_last_stages(config, run_dir),
     ]
-
-
-def schedule_of(config: MergeConfig, work: Path, override: float | None = None) -> LambdaSchedule:
-    """Lambda of a training that works in this folder, as the alarms of its earlier attempts have left it."""
-    return LambdaSchedule.of(config, override, backed_off(read_alarms(work)))
 
 
 def passes(reward_scale: float) -> int:
@@ -66,7 +61,7 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
     done = last_checkpoint(run_dir / "train" / "checkpoints")
     made = distilled_folder(run_dir, config).exists()
     schedule = schedule_of(config, run_dir / "train")
-    stages = [_training_stage(config, "merge", made, done, schedule)]
+    stages = [_training_stage(config, "merge", made, done, config.training.steps, schedule)]
     if (polish := config.polish) is not None:
         rollouts = polish.prompts_per_step * polish.samples_per_prompt
         done = last_checkpoint(run_dir / "polish" / "checkpoints")
@@ -76,25 +71,25 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
         # a training by other options is not continued
         work = run_dir / baseline.kind
         done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
-        scale = TRAINED[baseline.kind].reward_scale(baseline)
-        schedule = None if scale is None else schedule_of(config, work, scale)
-        stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, schedule))
+        kind = TRAINED[baseline.kind]
+        steps, schedule = kind.steps(config), kind.schedule(baseline, config, run_dir)
+        stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, steps, schedule))
     return stages
 
 
 def _training_stage(
-    config: MergeConfig, title: str, made: bool, done: int, schedule: LambdaSchedule | None
+    config: MergeConfig, title: str, made: bool, done: int, steps: int, schedule: LambdaSchedule | None
 ) -> PlannedStage:
-    """A training of the student with the merge's steps and rollouts, of which `done` steps are behind it.
+    """A training of the student by `steps` of the merge's rollouts, of which `done` are behind it.
 
     `schedule` is None where no teacher scores the rollouts.
     """
     if made:
         return PlannedStage(title, "done")
     training = config.training
-    left = training.steps - done
+    left = steps - done
     rollouts = left * training.prompts_per_step * training.samples_per_prompt
-    scored = round(rollouts * _passes_per_rollout(schedule, done, training.steps)) if schedule else 0
+    scored = round(rollouts * _passes_per_rollout(schedule, done, steps)) if schedule else 0
     return PlannedStage(title, progress(done), left, rollouts, scored)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from eval.report.sections.polished import ControlUse, PolishUse
+from eval.report.sections.polished import ControlUse, MoreUse, PolishUse
 from eval.report.sections.prompts import PromptUse, TrainingRows
 from merging.baselines.kinds import TRAINED
 from merging.state.run_folder import RunFolder
@@ -28,14 +28,14 @@ def prompt_use(folder: RunFolder) -> PromptUse:
 
 
 def _trainings(folder: RunFolder, planned: Mapping[str, int]) -> Iterator[TrainingRows]:
-    yield _distilled(folder, "merge", "merge", planned)
+    yield _distilled(folder, "merge", "merge", planned, folder.config.training.steps)
     if (polish := folder.config.polish) is not None:
         yield _read_whole(folder, "polish", folder.polish_prompts, folder.polish_rows(), 1, polish.steps)
     for baseline in folder.config.trained_baselines():
         name, kind = baseline.kind, TRAINED[baseline.kind]
         title, planned = f"baseline {name}", kind.planned_rows(folder)
         if kind.rows_file is None:
-            yield _distilled(folder, title, name, planned)
+            yield _distilled(folder, title, name, planned, kind.steps(folder.config))
         else:
             rows_per_prompt = kind.rows_per_prompt(folder.config)
             file, steps = folder.path / name / kind.rows_file, folder.config.training.steps
@@ -46,10 +46,12 @@ def _trainings(folder: RunFolder, planned: Mapping[str, int]) -> Iterator[Traini
         yield _read_whole(folder, control.stage, file, planned, 1, control.steps)
 
 
-def _distilled(folder: RunFolder, title: str, name: str, planned: Mapping[str, int]) -> TrainingRows:
+def _distilled(
+    folder: RunFolder, title: str, name: str, planned: Mapping[str, int], steps: int
+) -> TrainingRows:
     lines, samples = folder.read_metrics(name), folder.config.training.samples_per_prompt
     trained = trained_rows(lines, list(folder.config.domains), samples)
-    return TrainingRows(title, planned, trained, folder.config.training.steps, len(lines), "loss")
+    return TrainingRows(title, planned, trained, steps, len(lines), "loss")
 
 
 def _read_whole(
@@ -78,4 +80,16 @@ def polish_use(folder: RunFolder) -> PolishUse | None:
             for control in folder.controls()
         },
         is_controlled=config.teacher_more() is not None,
+        more=_more_use(folder),
     )
+
+
+def _more_use(folder: RunFolder) -> MoreUse | None:
+    """The baseline `opd_more` of a finished run; None where it is not declared."""
+    config = folder.config
+    if (baseline := config.opd_more()) is None:
+        return None
+    kind, samples = TRAINED[baseline.kind], config.training.samples_per_prompt
+    rows = kind.planned_rows(folder)
+    rollouts = {domain: count * samples for domain, count in rows.items()}
+    return MoreUse(baseline.kind, kind.steps(config), rollouts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from common.progress import say
 from common.reading import read_json
 from eval.records import is_asked
-from eval.report.data import DISTILLED
+from eval.report.data import DISTILLED, OPD_MORE_BASELINE
 from merging.reports.reporting import provenance, trained_lambda
 from merging.reports.reporting import write as write_run
 from merging.state.chosen_scales import StoredResult
@@ -86,13 +86,13 @@ def _data(
 
 
 def _fixed(folder: RunFolder, teachers: list[Teacher]) -> tuple[FixedModel, ...]:
-    """The models beside the students, polished or not."""
+    """The models beside the students, without those that depend on the run's lambda."""
     from eval.sweep.data import FixedModel
 
     return tuple(
         FixedModel(model.name, model.role, model.domain)
         for model in folder.models(teachers)
-        if model.role != STUDENT and model.name != DISTILLED
+        if model.role != STUDENT and model.name not in (DISTILLED, OPD_MORE_BASELINE)
     )
 
 
@@ -133,6 +133,13 @@ def _probe(sweep_dir: Path) -> tuple[ProbePoint, ...]:
     path = sweep_dir / "probe.json"
     rows = read_json(path, list[StoredResult], "the record of a probe") if path.exists() else []
     return tuple(
-        ProbePoint(row["domain"], row["reward_scale"], row["accuracy"], *row["interval"], row["prompts"])
+        ProbePoint(
+            row["domain"],
+            row["reward_scale"],
+            row["accuracy"],
+            *row["interval"],
+            row["prompts"],
+            (own["accuracy"], *own["interval"]) if (own := row.get("greedy")) else None,
+        )
         for row in rows
     )

@@ -1,4 +1,4 @@
-"""What a polish adds to a run: the distilled student, and the controls of `teacher_more`."""
+"""What a polish adds to a run: the distilled student, and the size of its controls."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def distilled_folder(run_dir: Path, config: MergeConfig) -> Path:
 def polish_tokens(config: MergeConfig, polish: Polish) -> int:
     """Rollout length limit of the polish."""
     return polish.max_response_tokens or config.training.max_response_tokens
+
+
+def polish_rollouts(polish: Polish) -> int:
+    """Answers that the polish samples and judges."""
+    return polish.steps * polish.prompts_per_step * polish.samples_per_prompt
+
+
+def steps_of_opd_more(config: MergeConfig) -> int:
+    """Steps of the baseline `opd_more`: as few of the merge's size as hold the polish's rollouts, so that it
+    samples less than one step's rollouts more than the polish; 0 without one."""
+    training = config.training
+    each = training.prompts_per_step * training.samples_per_prompt
+    return 0 if config.polish is None else -(-polish_rollouts(config.polish) // each)
 
 
 @dataclass(frozen=True)

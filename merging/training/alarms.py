@@ -11,6 +11,8 @@ from statistics import fmean
 from common.files import json_lines, write_text
 from common.reading import read_json_lines
 from configs.blocks.objective import Alarms
+from configs.schema import MergeConfig
+from merging.exopd.lambda_schedule import LambdaSchedule
 
 FILE = "alarms.jsonl"
 
@@ -151,6 +153,11 @@ def backed_off(alarms: Iterable[Alarm]) -> dict[str, int]:
 def read_alarms(folder: Path) -> list[Alarm]:
     """What an `AlarmLog` has kept in this folder."""
     return read_json_lines(folder / FILE, Alarm, "alarms, one a line")
+
+
+def schedule_of(config: MergeConfig, work: Path, override: float | None = None) -> LambdaSchedule:
+    """Lambda of a training that works in this folder, as the alarms of its earlier attempts have left it."""
+    return LambdaSchedule.of(config, override, backed_off(read_alarms(work)))
 
 
 def _mean(lines: Lines, domain: str, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,11 +34,23 @@ class _BackOff(TrainingHalted):
         self.alarm = alarm
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a distillation reads."""
+
+    file: Path
+    planned: Mapping[str, int]
+    """By domain."""
+    all_answered: bool
+    """Whether the reward of its domain can judge the answers to each."""
+
+
 @dataclass
 class Distillation:
-    """The training called `name` from the merge's start on the merge's rows, with its work in `work`.
+    """The training called `name` from the folder's start on the merge's rows, with its work in `work`.
 
-    `reward_scale` is the lambda of all rows where it is not the config's.
+    `reward_scale` is the lambda of all rows where it is not the config's. `rows` are others than the merge's,
+    of a training that goes on from its end.
     """
 
     folder: RunFolder
@@ -45,6 +58,7 @@ class Distillation:
     name: str
     work: Path
     reward_scale: float | None = None
+    rows: Rows | None = None
 
     def run(self, cluster: Cluster, target: Path) -> None:
         """Trains to the end, or continues, and exports the model to `target`."""
@@ -68,15 +82,22 @@ class Distillation:
         """Lambda of every step, as the alarms have left it."""
         return LambdaSchedule.of(self.folder.config, self.reward_scale, backed_off(self.log.alarms))
 
+    @property
+    def _read(self) -> Rows:
+        if self.rows is not None:
+            return self.rows
+        counts = self.folder.counts()
+        return Rows(self.folder.prompts_file, counts["rows"], counts.get("all_answered", False))
+
     def _job(self) -> TrainingJob:
         from merging.exopd.job import merge_job
         from routing.dataset import with_reward_scales
 
-        config, prompts = self.folder.config, self.folder.prompts_file
+        config, prompts = self.folder.config, self._read.file
         if self.schedule.one_from or self.reward_scale is not None:
-            merge_prompts, prompts = prompts, self.work / "prompts.parquet"
+            declared, prompts = prompts, self.work / "prompts.parquet"
             scales = partial(self.schedule.of_rows, prompts_per_step=config.training.prompts_per_step)
-            with_reward_scales(merge_prompts, prompts, scales)
+            with_reward_scales(declared, prompts, scales)
         paths = {t.domain: t.model_path for t in self.teachers if t.model_path is not None}
         adapters = {t.domain: t.adapter_path for t in self.teachers if t.adapter_path is not None}
         served = read_facts(self.folder.path)
@@ -89,7 +110,8 @@ class Distillation:
         from trainer.run import last_checkpoint, train
 
         config = self.folder.config
-        apart = expected_distances(self.folder.path)
+        # where the merge ended, its distance from the reference was not measured on its own
+        apart = expected_distances(self.folder.path) if self.rows is None else {}
         same = [name for name in config.domains if config.starts_from(config.reference_of(name))]
         lines = {line["step"]: line for line in self._lines()}
 
@@ -122,7 +144,7 @@ class Distillation:
     def _check_rows(self, job: TrainingJob) -> None:
         from routing.trained_rows import check_trained
 
-        training, planned = self.folder.config.training, self.folder.counts()["rows"]
+        training, planned = self.folder.config.training, self._read.planned
         check_trained(
             job.train_file, planned, self._lines(), training.prompts_per_step, training.samples_per_prompt
         )
@@ -146,7 +168,7 @@ class Distillation:
     def _kept_lines(self) -> list[dict[str, float]]:
         """All steps; without the task reward where rows without an answer count 0 in verl's mean."""
         lines = self._lines()
-        if self.folder.counts().get("all_answered"):
+        if self._read.all_answered:
             return lines
         return [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]
 

@@ -1,15 +1,18 @@
 """How accurate the objective's optimum is at each lambda, before anything is trained.
 
-The optimum is known: at each token q = softmax(lambda*T + (1 - lambda)*B). Sampling answers from q and
-judging them tells, in the time of an evaluation, which lambda is worth a training. It is where the objective
-leads a student in the limit, not what a training of some steps reaches.
+The optimum is known: at each token q = softmax(lambda*T + (1 - lambda)*B). Answering prompts with q and
+judging the answers tells, in the time of an evaluation, which lambda is worth a training. The same prompts
+are answered at every lambda by both of the evaluation's decodings: sampled at `evaluation.temperature`, and
+greedy. It is where the objective leads a student in the limit, not what a training of some steps reaches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
@@ -27,22 +30,19 @@ if TYPE_CHECKING:
     from merging.checks.found import Preflight
     from routing.routers.decisions import RoutedPrompt
     from routing.sources.collect import Prompt
-    from teachers.scoring.mixture import Decoded
+    from teachers.scoring.mixture import Decoded, Join
 
 OnResult = Callable[["ProbeResult"], None]
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """One domain at one lambda."""
+class Answered:
+    """The answers of one decoding, judged."""
 
-    domain: str
-    reward_scale: float
     accuracy: float
     """Mean reward of the answers, in [0, 1]; an answer that did not finish counts as wrong."""
     interval: tuple[float, float]
     """95%, clustered by prompt."""
-    prompts: int
     answers: int
     length: float
     """Mean tokens of an answer."""
@@ -56,6 +56,37 @@ class ProbeResult:
         return {**values, "interval": list(self.interval)}
 
 
+@dataclass(frozen=True)
+class ProbeResult:
+    """One domain at one lambda."""
+
+    domain: str
+    reward_scale: float
+    prompts: int
+    temperature: float
+    """Of the sampled answers."""
+    sampled: Answered
+    greedy: Answered
+    """One answer to each prompt."""
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of the two decodings' accuracies, whatever their numbers of answers."""
+        return (self.sampled.accuracy + self.greedy.accuracy) / 2
+
+    @property
+    def scores(self) -> dict[str, tuple[float]]:
+        """The same for each prompt."""
+        pairs = {prompt: (own, self.greedy.scores[prompt]) for prompt, own in self.sampled.scores.items()}
+        return {prompt: ((fmean(one) + fmean(other)) / 2,) for prompt, (one, other) in pairs.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: those of the sampled answers beside the domain's, those of the greedy ones below."""
+        own = {"domain": self.domain, "reward_scale": self.reward_scale, "prompts": self.prompts}
+        sampled = {"temperature": self.temperature, **self.sampled.to_json()}
+        return {**own, **sampled, "greedy": self.greedy.to_json()}
+
+
 def probe(
     loaded: LoadedConfig,
     run_dir: Path,
@@ -64,7 +95,7 @@ def probe(
     samples_per_prompt: int | None = None,
     on_result: OnResult = lambda result: None,
 ) -> list[ProbeResult]:
-    """Samples from the optimum of every domain at every lambda and judges by the domain's reward.
+    """Answers by the optimum of every domain at every lambda, sampled and greedy, judged by its reward.
 
     What is not given is the config's `probe`. Raises ConfigError for an expert that is not built.
     """
@@ -115,7 +146,7 @@ def sample_optima(
     results = []
     drawn = on_device(_answers, config, models, asked, encoded, end_ids)
     for one, answers in zip(asked, drawn, strict=True):
-        results.append(_result(config, one.domain, one.reward_scale, prompts[one.domain], answers, tokenizer))
+        results.append(_result(config, one, prompts[one.domain], answers, tokenizer))
         on_result(results[-1])
     return results
 
@@ -149,13 +180,21 @@ class _Asked:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Answers to each prompt, by decoding."""
+
+    sampled: list[list[Decoded]]
+    greedy: list[list[Decoded]]
+
+
 def _answers(
     config: MergeConfig,
     models: dict[str, str],
     asked: Sequence[_Asked],
     prompts: Mapping[str, Sequence[Sequence[int]]],
     end_ids: Sequence[int],
-) -> Iterator[list[list[Decoded]]]:
+) -> Iterator[_Drawn]:
     """For each of what is asked, the answers to each of the domain's prompts, which are token ids."""
     from merging.exopd.job import scorer_dtype
     from merging.exopd.objective import optimum
@@ -164,20 +203,51 @@ def _answers(
     hardware, samples = config.hardware, config.probe.samples_per_prompt
     decoder = MixtureDecoder(models, hardware.device, scorer_dtype(config), hardware.probe_cache_bytes)
     longest, seed = config.evaluation_tokens(), config.evaluation.seed
+    temperature = config.evaluation.temperature
     for one in asked:
-        every = [ids for ids in prompts[one.domain] for _ in range(samples)]
-        decoded = decoder.decode(one.names, optimum(one.reward_scale), every, longest, end_ids, seed)
-        yield [decoded[place : place + samples] for place in range(0, len(decoded), samples)]
+        own, best = prompts[one.domain], optimum(one.reward_scale)
+        every = [ids for ids in own for _ in range(samples)]
+        sampled = decoder.decode(one.names, at_temperature(best, temperature), every, longest, end_ids, seed)
+        greedy = decoder.decode(one.names, best, own, longest, end_ids, None)
+        yield _Drawn(
+            [sampled[place : place + samples] for place in range(0, len(sampled), samples)],
+            [[answer] for answer in greedy],
+        )
+
+
+def at_temperature(join: Join, temperature: float) -> Join:
+    """The joined log-probabilities as they are sampled from at this temperature."""
+    if temperature == 1:
+        return join
+    return lambda *logps: (join(*logps) / temperature).log_softmax(dim=-1)
 
 
 def _result(
     config: MergeConfig,
+    asked: _Asked,
+    prompts: Sequence[Prompt],
+    drawn: _Drawn,
+    tokenizer: PreTrainedTokenizerBase,
+) -> ProbeResult:
+    judged = partial(_judged, config, asked.domain, prompts, tokenizer=tokenizer)
+    return ProbeResult(
+        domain=asked.domain,
+        reward_scale=asked.reward_scale,
+        prompts=len(prompts),
+        temperature=config.evaluation.temperature,
+        sampled=judged(drawn.sampled),
+        greedy=judged(drawn.greedy),
+    )
+
+
+def _judged(
+    config: MergeConfig,
     domain: str,
-    scale: float,
     prompts: Sequence[Prompt],
     answers: Sequence[Sequence[Decoded]],
     tokenizer: PreTrainedTokenizerBase,
-) -> ProbeResult:
+) -> Answered:
+    """The answers to each prompt by the domain's reward."""
     from eval.statistics.intervals import mean_interval
     from teachers.rewards import reward_of
 
@@ -195,12 +265,9 @@ def _result(
     }
     every = [answer for own in answers for answer in own]
     estimate = mean_interval(scores)
-    return ProbeResult(
-        domain=domain,
-        reward_scale=scale,
+    return Answered(
         accuracy=estimate.mean,
         interval=(estimate.lo, estimate.hi),
-        prompts=len(prompts),
         answers=len(every),
         length=sum(answer.tokens for answer in every) / len(every),
         finish_rate=sum(answer.finished for answer in every) / len(every),
@@ -210,9 +277,17 @@ def _result(
 
 def table_row(result: ProbeResult) -> str:
     """One result as a line of text."""
-    lo, hi = result.interval
+    n = f"n = {result.prompts} prompts"
     return (
-        f"{result.domain:12} lambda {result.reward_scale:<5g} accuracy {result.accuracy:6.1%} "
-        f"(95% {lo:.1%} to {hi:.1%}, n = {result.prompts} prompts, {result.answers} answers), "
-        f"{result.length:.1f} tokens, {result.finish_rate:.0%} finished"
+        f"{result.domain:12} lambda {result.reward_scale:<5g} mean {result.accuracy:6.1%} ({n}) of "
+        f"sampled at {result.temperature:g} {_answered_text(result.sampled, n)} and "
+        f"greedy {_answered_text(result.greedy, n)}"
+    )
+
+
+def _answered_text(answered: Answered, n: str) -> str:
+    lo, hi = answered.interval
+    return (
+        f"{answered.accuracy:.1%} (95% {lo:.1%} to {hi:.1%}, {n}, {answered.answers} answers, "
+        f"{answered.length:.1f} tokens, {answered.finish_rate:.0%} finished)"
     )

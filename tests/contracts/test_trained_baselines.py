@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import get_args
 
 import pytest
@@ -27,6 +28,11 @@ from trainer.run import last_checkpoint
 
 BLOCKS = {"grpo": {"kind": "grpo", "samples_per_prompt": 2}}
 """The block of a kind whose defaults do not fit a small run."""
+
+POLISH = {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2}
+"""As many rollouts as the merge."""
+AFTER_DISTILLATION = ("opd_more",)
+"""Kinds that control a polish and begin at the distilled student; the others begin at the base student."""
 
 
 def test_every_kind_of_the_config_has_its_entry():
@@ -111,6 +117,7 @@ def load(tmp_path):
             "training": {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2, "max_prompt_tokens": 24,
                          "max_response_tokens": 16},
             "baselines": [BLOCKS.get(kind, kind) for kind in baselines],
+            "polish": POLISH if set(baselines) & set(AFTER_DISTILLATION) else None,
         }  # fmt: skip
         return load_config(write_config(tmp_path, config))
 
@@ -124,7 +131,7 @@ class TestTrainedBaseline:
         assert (stage.state, stage.steps, stage.rollouts) == ("to do", 2, 16)
         assert stage.scorer_passes in (0, 16, 32)
 
-    def test_it_is_trained_from_the_student_once_and_recorded(self, kind, load, tmp_path, trainer):
+    def test_it_is_trained_from_its_start_once_and_recorded(self, kind, load, tmp_path, trainer):
         loaded = load(kind)
         found = preflight(loaded, tmp_path / "run")
         folder = RunFolder.open(tmp_path / "run", loaded, found)
@@ -132,11 +139,14 @@ class TestTrainedBaseline:
         title = f"baseline {kind}"
         rows = {use.training: use for use in prompt_use(folder).trainings}[title]
         assert not rows.trained and rows.steps == 2
+        start = STUDENT
+        if kind in AFTER_DISTILLATION:
+            start = shutil.copytree(STUDENT, folder.distilled)
         teachers = run_module.experts(folder, found, Cluster())
         for _ in range(2):
             run_module.train_baselines(folder, teachers, found.routed, Cluster())
         (job,) = trainer.jobs
-        assert (job.model_path, job.folder, job.steps) == (str(STUDENT), folder.path / kind, 2)
+        assert (job.model_path, job.folder, job.steps) == (str(start), folder.path / kind, 2)
         (baseline,) = folder.config.baselines
         assert is_made(baseline, folder.baseline(kind)) and is_made(baseline, folder.path / kind)
         student, made = weights_of(STUDENT), weights_of(folder.baseline(kind))

@@ -39,12 +39,13 @@ def home(tmp_path_factory) -> Path:
 
 def auto_config(folder: Path) -> Path:
     """Lambda chosen by the probe, an alarm that is always raised, an adapter as one of the teachers, and a
-    polish of one step."""
+    polish of one step with its rollouts spent on more distillation as a control."""
     alarms = {"action": "back_off", "window": 1, "length_factor": 1.0001}  # the slightest change of length
     probe = {"reward_scales": [1.5], "prompts": 4, "samples_per_prompt": 1}
     objective = {"reward_scale": "auto", "estimator": "full", "alarms": alarms}
     polish = {"steps": 1, "prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 1e-4}
-    config = small_config(folder, name="auto", baselines=[], probe=probe, objective=objective, polish=polish)
+    parts = {"probe": probe, "objective": objective, "polish": polish, "baselines": ["opd_more"]}
+    config = small_config(folder, name="auto", **parts)
     text = yaml.safe_load(config.read_text())
     text["training"] |= {"steps": 3, "save_every": 1}
     text["domains"]["math"]["expert"] |= {"lora_rank": 4, "learning_rate": 1e-3}
@@ -297,7 +298,9 @@ def test_auto_probes_lambda_and_an_alarm_backs_it_off_with_an_adapter_as_one_tea
     decided = json.loads((run / "prompts" / "agreement.json").read_text())["decisions"]
     assert len(decided) == 12 and {found["domain"] for found in decided.values()} <= {"math", "code"}
     for domain in ("math", "code"):
-        assert [point["reward_scale"] for point in report["probe"][domain]["curve"]] == [1.25, 1.5]
+        curve = report["probe"][domain]["curve"]
+        assert [point["reward_scale"] for point in curve] == [1.25, 1.5]
+        assert [(point["answers"], point["greedy"]["answers"]) for point in curve] == [(4, 4)] * 2
     kept = [json.loads(line) for line in (run / "train" / "alarms.jsonl").read_text().splitlines()]
     backed_off = {alarm["domain"]: alarm["one_from"] for alarm in kept if alarm["one_from"]}
     assert backed_off, "no answer's length changed"
@@ -321,4 +324,21 @@ def check_polish(run: Path, report: dict) -> None:
     assert report["polish"]["rollouts"] == {"math": 16, "code": 16}
     trained = report["prompts"]["trainings"]["polish"]
     assert trained["planned"] == trained["trained"] == {"math": 4, "code": 4}
+    check_opd_more(run, report)
     assert mismatches(run) == []
+
+
+def check_opd_more(run: Path, report: dict) -> None:
+    """The distilled student after as many rollouts of more distillation, at the lambda that the merge ended
+    with."""
+    made = weights(run / "baselines" / "opd_more")
+    assert made not in (weights(run / "distilled"), weights(run / "student"))
+    lines = [json.loads(line) for line in (run / "metrics.opd_more.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]  # of 8 rollouts each
+    for domain, phases in report["objective"]["trained"].items():
+        # at lambda 1 the reference is not read
+        assert (f"teacher/{domain}/implicit_reward" in lines[0]) == (phases[-1]["at_last"] != 1)
+    more = report["polish"]["more"]
+    assert (more["steps"], sum(more["rollouts"].values())) == (4, sum(report["polish"]["rollouts"].values()))
+    scored = report["models"]["opd_more"]["benchmarks"]["math_heldout"]
+    assert scored["n"] + scored["unscored"] == 24  # two answers to each problem

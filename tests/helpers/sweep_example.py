@@ -38,7 +38,10 @@ def made(**changes) -> SweepData:
             key: [{"step": s, "task_reward": key[0] * s, "teacher/math/length": 10.0} for s in (1, 2)]
             for key in STUDENTS
         },
-        "probe": (ProbePoint("math", 1.0, 0.5, 0.4, 0.6, 20), ProbePoint("math", 1.25, 0.7, 0.6, 0.8, 20)),
+        "probe": (
+            ProbePoint("math", 1.0, 0.5, 0.4, 0.6, 20),
+            ProbePoint("math", 1.25, 0.7, 0.6, 0.8, 20, (0.9, 0.8, 0.95)),
+        ),
         "runs": ("lambda-1.seed-0",),
         "config_yaml": "name: <demo>",
         "wall_seconds": {"merges": 100.0},

@@ -17,6 +17,16 @@ class ControlUse:
 
 
 @dataclass(frozen=True)
+class MoreUse:
+    """The distilled student after more distillation, for as many rollouts as the polish took."""
+
+    model: str
+    steps: int
+    rollouts: Mapping[str, int]
+    """By domain: answers that were sampled and scored."""
+
+
+@dataclass(frozen=True)
 class PolishUse:
     """The polish of a run."""
 
@@ -30,6 +40,8 @@ class PolishUse:
     """By domain; a domain that is absent has none."""
     is_controlled: bool = False
     """Whether the config asks for controls."""
+    more: MoreUse | None = None
+    """None where the config does not ask for it."""
 
 
 def to_json(use: PolishUse | None) -> dict[str, Any] | None:
@@ -42,7 +54,8 @@ def from_json(stored: Mapping[str, Any] | None) -> PolishUse | None:
     if stored is None:
         return None
     controls = {domain: ControlUse(**control) for domain, control in stored["controls"].items()}
-    return PolishUse(**{**stored, "controls": controls})
+    more = stored.get("more")  # a report of an earlier version has none
+    return PolishUse(**{**stored, "controls": controls, "more": more and MoreUse(**more)})
 
 
 def told(use: PolishUse | None) -> list[str]:
@@ -57,7 +70,7 @@ def told(use: PolishUse | None) -> list[str]:
         found.append(
             f"the polish left out {', '.join(use.left_out)}: no prompt has an answer to be judged by"
         )
-    return [*found, *_controls_told(use)]
+    return [*found, *_controls_told(use), _more_told(use)]
 
 
 def _controls_told(use: PolishUse) -> list[str]:
@@ -78,6 +91,20 @@ def _controls_told(use: PolishUse) -> list[str]:
             "here; where the student beats it, reinforcement learning alone may have done it"
         )
     return found
+
+
+def _more_told(use: PolishUse) -> str:
+    if use.more is None:
+        return (
+            "no student was distilled for as many rollouts more (baseline `opd_more`): what the polish "
+            "gained, more distillation might have gained too"
+        )
+    more = use.more
+    return (
+        f"{more.model} is the distilled student after more distillation instead of the polish: {more.steps} "
+        f"steps, rollouts: {_counts(more.rollouts)}; {sum(more.rollouts.values()):,} in all, the polish "
+        f"{sum(use.rollouts.values()):,}"
+    )
 
 
 def _counts(rollouts: Mapping[str, int]) -> str:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
+class GreedyPoint:
+    """The likeliest answer of the optimum to each prompt."""
+
+    accuracy: float
+    lo: float
+    hi: float
+    """95% interval."""
+    answers: int
+
+
+@dataclass(frozen=True)
 class ProbePoint:
-    """Answers sampled from the optimum of one lambda."""
+    """The optimum of one lambda: its sampled answers, and beside them the greedy ones."""
 
     reward_scale: float
     accuracy: float
@@ -20,6 +31,14 @@ class ProbePoint:
     answers: int
     length: float
     finish_rate: float
+    temperature: float = 1.0
+    greedy: GreedyPoint | None = None
+    """None where the probe of an earlier version did not measure it."""
+
+    @property
+    def mean(self) -> float | None:
+        """Of both accuracies, which lambda is chosen by; None where one was not measured."""
+        return None if self.greedy is None else (self.accuracy + self.greedy.accuracy) / 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ def to_json(probed: Sequence[ProbedDomain]) -> dict[str, Any]:
         p.domain: {
             "reward_scale": p.reward_scale,
             "reason": p.reason,
-            "curve": [vars(point) for point in p.points],
+            "curve": [{**asdict(point), "mean": point.mean} for point in p.points],
         }
         for p in probed
     }
@@ -57,4 +76,12 @@ def to_json(probed: Sequence[ProbedDomain]) -> dict[str, Any]:
 def _point(values: Mapping[str, Any]) -> ProbePoint:
     lo, hi = values["interval"]
     kept = ("reward_scale", "accuracy", "prompts", "answers", "length", "finish_rate")
-    return ProbePoint(lo=lo, hi=hi, **{key: values[key] for key in kept})
+    # earlier versions sampled at temperature 1, and nothing else
+    temperature, greedy = values.get("temperature", 1.0), values.get("greedy")
+    return ProbePoint(
+        lo=lo,
+        hi=hi,
+        temperature=temperature,
+        greedy=greedy and GreedyPoint(greedy["accuracy"], *greedy["interval"], greedy["answers"]),
+        **{key: values[key] for key in kept},
+    )

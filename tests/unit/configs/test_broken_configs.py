@@ -50,7 +50,7 @@ BROKEN: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     # a right key in a wrong place
     "of a section, at the top": ("name: demo", "name: demo\nlearning_rate: 1", 2,
         ("unknown", "`learning_rate`", "`training`", "`polish`",
-         "`baselines[]` (kind sft, grpo, teacher_more)", *TOP)),
+         "`baselines[]` (kind sft, grpo, opd_more, teacher_more)", *TOP)),
     "of another section": ("steps: 7", "gpus: 7", 12,
                            ("training.gpus", "unknown", "`gpus`", "`hardware`", "steps")),
     "of the top, in a section": ("steps: 7", "student: x", 12,

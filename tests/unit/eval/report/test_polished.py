@@ -12,7 +12,7 @@ from eval.records import is_asked
 from eval.report.data import BenchmarkInfo, ModelRow, from_samples
 from eval.report.model_card import model_card
 from eval.report.render import to_html, to_json, to_markdown
-from eval.report.sections.polished import ControlUse, PolishUse, from_json, told
+from eval.report.sections.polished import ControlUse, MoreUse, PolishUse, from_json, told
 from eval.statistics.intervals import holm
 from tests.helpers.report_example import (
     BENCHMARKS,
@@ -128,13 +128,37 @@ def test_opd_is_compared_with_the_student_before_its_polish():
 
 
 def test_what_the_polish_did_is_told():
-    (first, control, without) = told(POLISH)
+    (first, control, without, more) = told(POLISH)
     assert "20 steps" in first and "0.0001" in first and "math 2,560, code 1,280" in first
     assert "math-more" in control and "2,560 rollouts" in control
     assert without.startswith("code: no such teacher")
+    assert "no student was distilled for as many rollouts more (baseline `opd_more`)" in more
+    use = replace(POLISH, more=MoreUse("opd_more", 4, {"math": 2000, "code": 2096}))
+    assert "4 steps, rollouts: math 2,000, code 2,096; 4,096 in all, the polish 3,840" in told(use)[-1]
     alone = PolishUse(20, 1e-4, {"math": 2560}, ["code"])
     assert "left out code" in told(alone)[1] and "`teacher_more`" in told(alone)[2]
     assert told(None) == [] and from_json(to_json(polished())["polish"]) == POLISH
+
+
+def test_what_the_polish_gained_is_read_beside_more_distillation():
+    more = ModelRow("opd_more", "baseline", None, None, {"sums": score(0.71), "lists": score(0.6)})
+    gain = compared("distilled", "sums", 0.03, 0.01, 0.05)
+    data = polished(
+        evaluation={
+            "models": (*models(), DISTILLED, more),
+            "comparisons": (BEATS, gain, compared("opd_more", "sums", 0.02, -0.01, 0.05, n=247)),
+        },
+    )
+    (verdict,) = [v for v in data.verdicts if (v.domain, v.against) == ("math", "distilled")]
+    said = "against opd_more, as many rollouts of more distillation: the student matches it within noise"
+    assert said in verdict.sentence and verdict.sentence.endswith("n = 247")
+    (own,) = [v for v in data.verdicts if (v.domain, v.against) == ("math", "opd_more")]
+    assert "matches baseline opd_more within noise" in own.sentence and "n = 247" in own.sentence
+    assert "| sums | control: student minus baseline opd_more | +2.0 |" in plain(data)
+    stored = to_json(replace(data, polished=replace(POLISH, more=MoreUse("opd_more", 4, {"math": 2}))))
+    assert from_json(stored["polish"]).more == MoreUse("opd_more", 4, {"math": 2})
+    older = {key: value for key, value in stored["polish"].items() if key != "more"}
+    assert from_json(older) == POLISH, "a report of an earlier version"
 
 
 def test_the_distilled_student_is_compared_with_base_own_teachers_and_opd():

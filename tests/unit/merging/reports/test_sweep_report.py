@@ -148,4 +148,5 @@ def test_the_figures_follow_the_numbers():
     assert "teacher, sampled: 50.0%" in page
     assert "lambda 1.25: 15.0 tokens, 87.5%" in page
     assert "lambda 1.25: from 1.25 to 2.5" in page
+    assert "optimum at 1.25, greedy: 90.0%" in page and "optimum at 1, greedy" not in page
     assert "optimum at 1.25" in page and "optimum at 1.25" not in to_html(made(probe=()))

@@ -11,7 +11,7 @@ from configs.schema import Hardware
 from merging.exopd.lambda_schedule import models_read
 from merging.exopd.objective import optimum
 from merging.training import probe as module
-from merging.training.probe import ProbeResult, probe, table_row
+from merging.training.probe import Answered, ProbeResult, probe, table_row
 from teachers.scoring.mixture import Decoded
 from tests.helpers.cli_runner import protege
 from tests.helpers.messages import refuses, says
@@ -28,14 +28,15 @@ def config(tmp_path):
 class FakeDecoder:
     """Answers every prompt with its own sum at lambda 1, and with nothing that ends otherwise."""
 
-    calls = None
+    calls, joined, greedy_is_right = None, None, True
 
     def __init__(self, models, device, dtype, cache_bytes):
         FakeDecoder.models, FakeDecoder.cache_bytes = models, cache_bytes
 
     def decode(self, names, join, prompts, max_tokens, end_ids, seed):
         FakeDecoder.calls.append((list(names), len(prompts), max_tokens, seed))
-        right = len(names) == 1 and names != ["reference"]
+        FakeDecoder.joined.append(join(*[torch.tensor([[0.7, 0.3]]).log()] * len(names)).exp()[0, 0].item())
+        right = len(names) == 1 and names != ["reference"] and (seed is not None or self.greedy_is_right)
         return [Decoded(tuple(self.tokens_of(prompt)) if right else (40, 41), right) for prompt in prompts]
 
     @staticmethod
@@ -51,7 +52,8 @@ class FakeDecoder:
 def run(tmp_path, monkeypatch):
     import teachers.scoring.mixture
 
-    FakeDecoder.calls = []
+    FakeDecoder.calls, FakeDecoder.joined = [], []
+    monkeypatch.setattr(FakeDecoder, "greedy_is_right", True)
     monkeypatch.setattr(teachers.scoring.mixture, "MixtureDecoder", FakeDecoder)
 
     def run(config, scales, *, prompts=3, samples=2, overrides=()):
@@ -82,19 +84,37 @@ def test_every_domain_at_every_lambda_is_judged_by_its_reward(run, config, tmp_p
         ("math", 1.0), ("math", 1.5), ("code", 1.0), ("code", 1.5)
     ]  # fmt: skip
     one, extrapolated = results[:2]
-    assert (one.accuracy, one.finish_rate, one.prompts, one.answers) == (1.0, 1.0, 3, 6)
-    assert one.length == 3.0  # two digits and the end token
-    assert (extrapolated.accuracy, extrapolated.finish_rate, extrapolated.length) == (0.0, 0.0, 2.0)
-    assert 0 <= one.interval[0] < one.interval[1] <= 1
-    assert [call[0] for call in FakeDecoder.calls[:2]] == [["math"], ["math", "reference"]]
-    assert all(call[1] == 6 for call in FakeDecoder.calls)
+    assert (one.prompts, one.sampled.answers, one.greedy.answers) == (3, 6, 3)
+    for own, wrong in ((one.sampled, extrapolated.sampled), (one.greedy, extrapolated.greedy)):
+        assert (own.accuracy, own.finish_rate, own.length) == (1.0, 1.0, 3.0)  # two digits and the end token
+        assert (wrong.accuracy, wrong.finish_rate, wrong.length) == (0.0, 0.0, 2.0)
+        assert 0 <= own.interval[0] < own.interval[1] <= 1
+    assert [call[0] for call in FakeDecoder.calls[:4]] == [["math"]] * 2 + [["math", "reference"]] * 2
+    assert [(call[1], call[3]) for call in FakeDecoder.calls] == [(6, 42), (3, None)] * 4
     assert set(FakeDecoder.models) == {"reference", "math", "code"}
 
 
 def test_the_probe_decodes_with_the_models_that_lambda_reads(run, config):
     run(config, [0.0, 1.0, 1.5])
-    of_math = [call[0] for call in FakeDecoder.calls[:3]]
+    of_math = [call[0] for call in FakeDecoder.calls[:6:2]]
     assert of_math == [["reference"], ["math"], ["math", "reference"]]
+
+
+def test_what_is_sampled_is_sampled_as_the_evaluation_samples(run, config):
+    run(config, [1.0], overrides=["evaluation.temperature=0.5", "evaluation.seed=7"])
+    assert [call[3] for call in FakeDecoder.calls] == [7, None] * 2
+    # 0.7^2 / (0.7^2 + 0.3^2); the likeliest token is the same at every temperature
+    assert FakeDecoder.joined == pytest.approx([0.49 / 0.58, 0.7] * 2)
+    FakeDecoder.joined.clear()
+    run(config, [1.0])
+    assert FakeDecoder.joined == pytest.approx([0.7] * 4)
+
+
+def test_each_decoding_is_judged_by_its_own_answers(run, config, monkeypatch):
+    monkeypatch.setattr(FakeDecoder, "greedy_is_right", False)
+    (math, _) = run(config, [1.0], overrides=["domains.math.reward=exact", "domains.code.reward=exact"])
+    assert (math.sampled.accuracy, math.greedy.accuracy, math.accuracy) == (1.0, 0.0, 0.5)
+    assert set(math.scores.values()) == {(0.5,)}
 
 
 def test_the_caches_are_bounded_as_configured(run, config):
@@ -125,12 +145,17 @@ def test_an_expert_that_is_not_built_is_refused(run, config, tmp_path):
 
 
 def test_a_row_of_the_table():
-    result = ProbeResult("math", 1.25, 0.75, (0.7, 0.8), 100, 400, 26.04, 0.99)
+    sampled = Answered(0.75, (0.7, 0.8), 400, 26.04, 0.99)
+    greedy = Answered(0.85, (0.77, 0.9), 100, 20.0, 1.0)
+    result = ProbeResult("math", 1.25, 100, 0.7, sampled, greedy)
     assert table_row(result) == (
-        "math         lambda 1.25  accuracy  75.0% (95% 70.0% to 80.0%, n = 100 prompts, 400 answers), "
-        "26.0 tokens, 99% finished"
+        "math         lambda 1.25  mean  80.0% (n = 100 prompts) of sampled at 0.7 75.0% (95% 70.0% to "
+        "80.0%, n = 100 prompts, 400 answers, 26.0 tokens, 99% finished) and greedy 85.0% (95% 77.0% to "
+        "90.0%, n = 100 prompts, 100 answers, 20.0 tokens, 100% finished)"
     )
-    assert json.loads(json.dumps(result.to_json()))["interval"] == [0.7, 0.8]
+    kept = json.loads(json.dumps(result.to_json()))
+    assert kept["interval"] == [0.7, 0.8] and kept["greedy"]["interval"] == [0.77, 0.9]
+    assert "scores" not in kept and "scores" not in kept["greedy"]
 
 
 @pytest.mark.parametrize("text", ["", "one", "1,-1", "1,,2", "inf"])
