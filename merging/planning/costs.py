@@ -18,10 +18,11 @@ from merging.expert_kinds.kinds import experts_of
 from merging.planning.devices import Device
 from merging.planning.engines import evaluation_engines, training_engines
 from merging.planning.lengths import RANGE, Expected, expected
-from merging.planning.measured import Experts, Value, seconds_per_step
+from merging.planning.measured import Experts, Value, seconds_per_step, seconds_per_validation
 from merging.planning.memory import CHECKPOINT_BYTES, scored_models, scorer_replicas, size_of
 from merging.planning.seconds import (
     DISK_BYTES_PER_SECOND,
+    VALIDATION,
     Engines,
     Lengths,
     Step,
@@ -29,7 +30,7 @@ from merging.planning.seconds import (
     step_seconds,
     weights_seconds,
 )
-from merging.planning.stages import schedule_of
+from merging.planning.stages import schedule_of, validation_rollouts
 from merging.state.planned import PlannedStage
 from merging.state.polished import controls, polish_tokens
 from teachers.models.fingerprint import ModelFingerprint
@@ -110,9 +111,21 @@ class Costs:
             others = () if kind in ("polish", "teacher_more") else (self.run_dir / "train",)
             for work in dict.fromkeys((self.work(stage), *others)):
                 if (step := seconds_per_step(work)) is not None:
-                    return Value(round(step.value * stage.steps, 1), step.source)
+                    seconds = step.value * stage.steps + self._validating(stage, work)
+                    return Value(round(seconds, 1), step.source)
         each = self.experts(base.weights_sha256).seconds_per_rollout()
         return None if each is None else Value(round(each.value * stage.rollouts, 1), each.source)
+
+    def _validating(self, stage: PlannedStage, work: Path) -> float:
+        """Seconds of the validations that are left: as measured in this folder, else by arithmetic."""
+        if not stage.validations:
+            return 0.0
+        each = seconds_per_validation(work)
+        return (
+            stage.step_seconds.get(VALIDATION, 0.0) * stage.steps
+            if each is None
+            else stage.validations * each
+        )
 
     def work(self, stage: PlannedStage) -> Path:
         """Folder of a training's metrics."""
@@ -143,7 +156,13 @@ class Costs:
     def _training(self, stage: PlannedStage, step: Step, before: float = 0.0) -> tuple[Parts, float]:
         """A training's steps, its start, and what comes before both."""
         parts = {name: round(value, 3) for name, value in step_seconds(step, self.device).items()}
-        seconds = self.device.start_seconds + stage.steps * sum(parts.values()) + before
+        validating = 0.0
+        if stage.validations and step.engines is not None:
+            answers = validation_rollouts(self.config, self.found)
+            validating = stage.validations * decode_seconds(step.model, answers, step.lengths, step.engines)
+        seconds = self.device.start_seconds + stage.steps * sum(parts.values()) + validating + before
+        if validating and stage.steps:
+            parts[VALIDATION] = round(validating / stage.steps, 3)
         return parts, round(seconds, 1)
 
     def _merge_step(self, schedule: LambdaSchedule | None) -> Step:

@@ -48,6 +48,7 @@ def _trainings(folder: RunFolder, planned: Mapping[str, int]) -> Iterator[Traini
 
 def _distilled(folder: RunFolder, title: str, name: str, planned: Mapping[str, int]) -> TrainingRows:
     lines, samples = folder.read_metrics(name), folder.config.training.samples_per_prompt
+    lines = [line for line in lines if line["step"]]  # step 0 is a validation alone
     trained = trained_rows(lines, list(folder.config.domains), samples)
     return TrainingRows(title, planned, trained, folder.config.training.steps, len(lines), "loss")
 

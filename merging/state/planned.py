@@ -20,7 +20,9 @@ class PlannedStage:
     steps: int = 0
     """Optimizer steps that are left."""
     rollouts: int = 0
-    """Rollouts that are left."""
+    """Rollouts that are left, those of validations included."""
+    validations: int = 0
+    """Validations that are left."""
     scorer_passes: int = 0
     """Forward passes of teachers and reference that are left."""
     seconds: float | None = None
