@@ -35,6 +35,7 @@ from merging.state.planned import PlannedStage
 from merging.state.polished import controls, polish_tokens
 from teachers.models.fingerprint import ModelFingerprint
 from trainer.memory import ModelSize
+from trainer.validation import due_steps
 
 REPORT_SECONDS = 10.0
 """What is left of the quickstart's 836 s without its measured stages (docs/LOG.md)."""
@@ -180,7 +181,9 @@ class Costs:
             scoring_devices=self._server_width() if has_servers else self.replicas,
             has_servers=has_servers,
             reads_again=schedule is None or not self.config.objective.estimator.compares_distributions,
-            checkpoint_bytes=self._checkpoint_bytes(size.parameters, training.steps, training.save_every),
+            checkpoint_bytes=self._checkpoint_bytes(
+                size.parameters, training.steps, training.save_every, training.validate_every
+            ),
         )
 
     def _server_width(self) -> int:
@@ -262,11 +265,15 @@ class Costs:
             seconds += self._answered(size, round(rollouts * share), lengths)
         return seconds
 
-    def _checkpoint_bytes(self, parameters: int, steps: int, save_every: int) -> float:
-        """Per step: full ones every so many steps and at the end, or weights once at the end."""
+    def _checkpoint_bytes(
+        self, parameters: int, steps: int, save_every: int, validate_every: int | None = None
+    ) -> float:
+        """Per step: full ones every so many steps, at validations and at the end, or weights at the end."""
         if self.config.hardware.checkpoints == "weights":
             return 4 * parameters / steps
-        return CHECKPOINT_BYTES * parameters * -(-steps // save_every) / steps
+        saved = {*range(save_every, steps, save_every), steps}
+        validated = due_steps(validate_every, steps)[1:] if validate_every else []
+        return CHECKPOINT_BYTES * parameters * len(saved.union(validated)) / steps
 
     # ----------------------------------------------------------------------------- without training
 

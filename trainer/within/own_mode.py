@@ -99,9 +99,10 @@ class OwnMode(PPOTrainer):
 
     def save_for_validation(self) -> None:
         """A checkpoint of this step, if it is validated and verl has made none."""
-        settings, step = self.config.trainer, self.global_steps
-        is_saved = step >= self.total_training_steps or step % settings.save_freq == 0
-        if self.wants_validation(step) and not is_saved:
+        step = self.global_steps
+        if not self.wants_validation(step) or step >= self.total_training_steps:
+            return
+        if step % self.config.trainer.save_freq:
             with marked_timer("save_checkpoint", self.timing_raw, color="green"):
                 self._save_checkpoint()
 
