@@ -34,12 +34,12 @@ def test_by_default_nothing_is_validated(load):
     assert on.chooses_by_validation and on.patience == 3
 
 
-@pytest.mark.parametrize(
-    "option", ["keep=best", "patience=2", "validation_samples=2", "validation_limit=10"]
-)
+@pytest.mark.parametrize("option", ["keep=best", "patience=2", "validation_samples=2", "validation_limit=10"])
 def test_an_option_of_validations_without_one_is_refused(load, option):
     name = option.split("=")[0]
-    say_each(problems_of(load, f"training.{option}"), (f"training.{name}", "training.validate_every", "1 to 8"))
+    say_each(
+        problems_of(load, f"training.{option}"), (f"training.{name}", "training.validate_every", "1 to 8")
+    )
 
 
 def test_what_is_no_validation_is_refused(load):

@@ -85,20 +85,27 @@ def test_repeats_of_benchmarks_are_noted_dropped_or_refused_as_training_prompts_
     dropped = run(*given, "overlap.action=drop", problems=["b+c"])
     assert texts(dropped) == ["a+b"] and any("1 prompt left out" in note for note in notes(dropped))
     problems = problems_of(run, *given, "overlap.action=refuse", problems=["b+c"])
-    say_each(problems, ("domains.math.validation", "1 of its 2 prompts", "p0 of bench", "overlap.action: drop"))
+    say_each(
+        problems, ("domains.math.validation", "1 of its 2 prompts", "p0 of bench", "overlap.action: drop")
+    )
 
 
 @pytest.mark.parametrize("option", ["training.keep=best", "training.patience=1"])
 def test_what_judges_the_student_may_not_choose_it(run, option):
     problems = problems_of(run, rows("a+b", "b+c"), ON, option, problems=["b+c"])
-    say_each(problems, ("domains.math.validation", "p0 of bench", "choose the student's weights", "overlap.action: drop"))
+    say_each(
+        problems,
+        ("domains.math.validation", "p0 of bench", "choose the student's weights", "overlap.action: drop"),
+    )
     assert texts(run(rows("a+b", "b+c"), ON, option, "overlap.action=drop", problems=["b+c"])) == ["a+b"]
 
 
 def test_long_prompts_are_refused_or_dropped_as_training_prompts_are(run):
     given = (rows("a+b", "a" * 40), ON)
     problems = problems_of(run, *given)
-    say_each(problems, ("valid.jsonl, row 2", "domains.math.validation", "training.max_prompt_tokens", "drop"))
+    say_each(
+        problems, ("valid.jsonl, row 2", "domains.math.validation", "training.max_prompt_tokens", "drop")
+    )
     found = run(*given, "training.too_long=drop")
     assert texts(found) == ["a+b"] and any("1 prompt left out" in note for note in notes(found))
 

@@ -100,7 +100,13 @@ def test_the_job_asks_the_written_prompts(opened):
     run = opened(*ON, "training.keep=best", "training.patience=2").written()
     asked = asked_of(run.folder)
     assert asked is not None and asked.prompts == run.folder.validation_prompts
-    assert (asked.every, asked.samples, asked.rollouts, asked.keep_best, asked.patience) == (1, 3, 12, True, 2)
+    assert (asked.every, asked.samples, asked.rollouts, asked.keep_best, asked.patience) == (
+        1,
+        3,
+        12,
+        True,
+        2,
+    )
     import pyarrow.parquet as pq
 
     rows = pq.read_table(asked.prompts).to_pylist()

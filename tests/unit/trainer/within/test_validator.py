@@ -39,7 +39,10 @@ def folder(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [{"data_source": name, "prompt": [{"role": "user", "content": str(n)}]} for n, name in enumerate(DOMAINS)]
+    rows = [
+        {"data_source": name, "prompt": [{"role": "user", "content": str(n)}]}
+        for n, name in enumerate(DOMAINS)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "validation.parquet")
     return tmp_path
 
@@ -62,7 +65,10 @@ def test_every_prompt_is_answered_greedily_once_and_sampled_some_times(folder):
     sampled = [one["sampling"] for one in asked if one not in greedy]
     assert sampled == [{"temperature": 1.0, "seed": seed} for seed in range(6)]
     counts = {d: {k: (s.n, s.answers) for k, s in own.items()} for d, own in found.scores.items()}
-    assert counts == {"math": {"greedy": (2, 2), "sampled": (2, 4)}, "code": {"greedy": (1, 1), "sampled": (1, 2)}}
+    assert counts == {
+        "math": {"greedy": (2, 2), "sampled": (2, 4)},
+        "code": {"greedy": (1, 1), "sampled": (1, 2)},
+    }
     assert found.scores["math"]["greedy"].accuracy == 0.0
     assert found.scores["math"]["sampled"].accuracy == 0.5 and found.scores["math"]["sampled"].length == 4
     assert read_validations(folder) == [found]
