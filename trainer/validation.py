@@ -13,14 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from common.files import append_line, cut_unfinished_line, json_lines, new_folder, remove_folder, write_text
 from common.reading import read_json_lines
-
-if TYPE_CHECKING:
-    from trainer.job import TrainingJob
-    from trainer.sft import SftJob
 
 FILE = "validation.jsonl"
 """In the training's folder: a line for each validation, as `Validated`."""
@@ -62,6 +58,20 @@ class Validation:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**asdict(self), "prompts": str(self.prompts)}
+
+
+class Trained(Protocol):
+    """A job of any trainer, as far as validations go."""
+
+    @property
+    def folder(self) -> Path:
+        """Of its work."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -142,19 +152,19 @@ def stopped_at(done: Sequence[Validated], patience: int | None) -> int | None:
     return None
 
 
-def validation_of(job: TrainingJob | SftJob) -> Validation | None:
+def validation_of(job: Trained) -> Validation | None:
     """What the job's validations ask; None where it has none."""
     return getattr(job, "validation", None)
 
 
-def last_step(job: TrainingJob | SftJob) -> int:
+def last_step(job: Trained) -> int:
     """Step after which the job ends: its last, or the one at which its patience ended."""
     asked = validation_of(job)
     stopped = stopped_at(read_validations(job.folder), asked.patience) if asked else None
     return job.steps if stopped is None else stopped
 
 
-def is_complete(job: TrainingJob | SftJob, checkpoint: int) -> bool:
+def is_complete(job: Trained, checkpoint: int) -> bool:
     """Whether a job with a last checkpoint of this step has ended, its last validation included."""
     end = last_step(job)
     if checkpoint != end:
@@ -218,7 +228,7 @@ def _link(source: Path, target: Path) -> None:
 class ValidationTail:
     """Follows the validations of a training, for the process that waits for it."""
 
-    def __init__(self, job: TrainingJob | SftJob, on_validation: Callable[[Validated], None]) -> None:
+    def __init__(self, job: Trained, on_validation: Callable[[Validated], None]) -> None:
         self.job, self.on_validation = job, on_validation
         self.seen = len(read_validations(job.folder))
 
@@ -245,6 +255,6 @@ class ValidationTail:
         return 1.0 + asked.rollouts / rollouts_per_step(self.job)
 
 
-def rollouts_per_step(job: TrainingJob | SftJob) -> int:
+def rollouts_per_step(job: Trained) -> int:
     """Answers that a step trains on."""
     return getattr(job, "prompts_per_step", 1) * getattr(job, "samples_per_prompt", 1)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.test_train_run import job
+from configs.schema import Hardware
+from tests.helpers.validations import validated
 from trainer import run as run_module
+from trainer.job import TrainingJob
 from trainer.run import MetricsTail, train
 from trainer.validation import (
     BEST,
@@ -30,25 +32,23 @@ from trainer.validation import (
 )
 
 
-def validated(step: int, math: float, code: float | None = None) -> Validated:
-    """Both decodings of a domain are equally accurate."""
-    scores = {"math": math, "code": math if code is None else code}
-    one = {
-        d: {"greedy": Score(a, 4, 4, 9.0, 1.0), "sampled": Score(a, 4, 8, 9.0, 0.5)}
-        for d, a in scores.items()
-    }
-    return Validated(step, 1.5, one)
-
-
 def asked(folder: Path, **changed) -> Validation:
     given = {"every": 2, "samples": 2, "seed": 0, "rollouts": 24, **changed}
     return Validation(prompts=folder / "validation.parquet", **given)
 
 
-def validating_job(folder: Path, steps: int = 4, **changed):
-    import dataclasses
+def job(folder: Path, validation: Validation | None = None) -> TrainingJob:
+    """Four steps of two rollouts each."""
+    return TrainingJob(
+        name="merge", model_path="student", train_file=folder / "train.parquet", folder=folder, steps=4,
+        prompts_per_step=2, samples_per_prompt=1, learning_rate=1e-4, max_prompt_tokens=8,
+        max_response_tokens=8, save_every=2, seed=0, hardware=Hardware(device="cpu"),
+        reward_function=("teachers.rewards", "compute_score"), validation=validation,
+    )  # fmt: skip
 
-    return dataclasses.replace(job(folder, steps), validation=asked(folder, **changed))
+
+def validating_job(folder: Path, **changed) -> TrainingJob:
+    return job(folder, asked(folder, **changed))
 
 
 def checkpoint(folder: Path, step: int) -> None:

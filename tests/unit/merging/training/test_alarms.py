@@ -173,7 +173,7 @@ class FakeTraining:
     def is_long(self, step: int, own: list[dict]) -> bool:
         return step >= 3 and any(row["reward_scale"] > 1 for row in own)
 
-    def train(self, job, cluster, on_step):
+    def train(self, job, cluster, on_step, *_):
         self.jobs.append(job)
         rows = pq.read_table(job.train_file).to_pylist()
         per_step = job.prompts_per_step
@@ -208,9 +208,10 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def _job(config, name, teachers, prompts, work, adapters, schedule, served, start):
+def _job(config, name, teachers, prompts, work, adapters, schedule, served, start, validation):
     return SimpleNamespace(
-        train_file=prompts, checkpoints=work / "checkpoints", steps=config.training.steps,
+        folder=work, model_path=str(start), validation=validation, train_file=prompts,
+        checkpoints=work / "checkpoints", steps=config.training.steps,
         prompts_per_step=config.training.prompts_per_step,
     )  # fmt: skip
 

@@ -25,8 +25,8 @@ from tests.helpers.opened_runs import expert_beside_model, open_run
 from tests.helpers.paths import STUDENT
 from tests.helpers.stand_in_trainers import StageTrainer
 from tests.helpers.tiny_model import write_jsonl
+from tests.helpers.validations import validated
 from tests.helpers.verl_checkpoints import write_checkpoint
-from tests.unit.trainer.test_validation import validated
 from trainer.run import last_checkpoint
 from trainer.validation import OWN_SYNC_MODE, keep_best, remember
 

@@ -118,6 +118,7 @@ class Verl:
         place = self.folder / "checkpoints" / f"global_step_{self.global_steps}" / "actor"
         place.mkdir(parents=True, exist_ok=True)
         (place / "model_world_size_1_rank_0.pt").write_text(str(self.global_steps))
+        self.manager.right = self.global_steps == self.right_after
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch):
         self.seconds.append(timing_raw["step"])
@@ -129,7 +130,8 @@ class Verl:
 class Stand(OwnMode, Verl):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Our trainer on that loop."""
 
-    def __init__(self, folder, asked, done_steps=0, manager=None):
+    def __init__(self, folder, asked, done_steps=0, manager=None, right_after=None):
+        self.right_after = right_after
         self.folder, self.global_steps, self.total_training_steps = folder, done_steps, 5
         self.done, self.seconds, self.logged, self.manager = [], [], [], manager or Manager()
         self.config = OmegaConf.create(
@@ -223,16 +225,8 @@ def test_lost_patience_ends_the_training_after_its_validation(stand, folder):
 
 
 def test_the_best_weights_are_kept_as_it_goes(stand, folder):
-    manager = Manager()
-    trainer = stand(asked_in(folder, keep_best=True), manager=manager)
-    train = trainer._save_checkpoint
-
-    def save():
-        train()
-        manager.right = trainer.global_steps == 4
-
-    trainer._save_checkpoint = save
-    trainer.fit(manager)
+    trainer = stand(asked_in(folder, keep_best=True), right_after=4)
+    trainer.fit(trainer.manager)
     (kept,) = (folder / BEST).rglob("*.pt")
     assert kept.relative_to(folder / BEST).parts[0] == "global_step_4" and kept.read_text() == "4"
     assert json.loads((folder / "validation.jsonl").read_text().splitlines()[2])["step"] == 4
