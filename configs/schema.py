@@ -56,8 +56,8 @@ class Domain(Strict):
     benchmarks: tuple[NamedBenchmark, ...] = ()
     """Where base, teachers, student and baselines are compared."""
     validation: Prompts | None = None
-    """Prompts with answers that nothing trains on, for `protege probe` and `reward_scale: auto`; by default
-    they take training prompts."""
+    """Prompts with answers that nothing trains on: for `training.validate_every`, which leaves out domains
+    without, and for `protege probe` and `reward_scale: auto`, which by default take training prompts."""
     objective: DomainObjective | None = None
     """Overrides of the global objective."""
 
@@ -226,6 +226,11 @@ class MergeConfig(Strict, DeclaredBaselines):
         return self
 
     @model_validator(mode="after")
+    def _validations_have_prompts(self) -> MergeConfig:
+        self.training.check_validation(self.validated(), self.hardware.checkpoints)
+        return self
+
+    @model_validator(mode="after")
     def _replicas_have_devices(self) -> MergeConfig:
         self.scorer.check_replicas(self.hardware)
         return self
@@ -281,6 +286,10 @@ class MergeConfig(Strict, DeclaredBaselines):
                 "leave the baseline out"
             )
         return self
+
+    def validated(self) -> list[str]:
+        """The domains with validation prompts."""
+        return [name for name, domain in self.domains.items() if domain.validation is not None]
 
     def reference_of(self, domain: str) -> str:
         """The model whose log-probability B is for this domain's prompts."""

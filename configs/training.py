@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.blocks.baselines import WeightBaseline
 from configs.blocks.strict import Seed, Strict, by_kind
@@ -73,6 +74,58 @@ class Training(Strict):
     """Steps between checkpoints; a stopped merge continues from the last one."""
     seed: Seed = 42
     """Seed of prompt order and sampling."""
+    validate_every: PositiveInt | None = None
+    """Steps between validations, by default none: the rollout engine answers each domain's `validation`
+    prompts, and the domain's reward judges the answers, also before step 1 and after the last step. Of the
+    merge and of the baselines `opd` and `interpolation`, as are the four options below."""
+    validation_samples: PositiveInt = 4
+    """Answers at temperature 1 to each validation prompt, beside one greedy answer."""
+    validation_limit: PositiveInt = 200
+    """Most validation prompts of a domain; of more, a sample by `seed`."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights the student gets: those after the last step, or those of the validation with the highest
+    accuracy (mean over domains, and of both decodings; of equal ones the earlier)."""
+    patience: PositiveInt | None = None
+    """So many validations in a row without a new highest accuracy end the training; by default none do."""
+
+    @model_validator(mode="after")
+    def _validation_is_asked_for(self) -> Training:
+        defaults = type(self).model_fields
+        if self.validate_every is None:
+            for name in ("validation_samples", "validation_limit", "keep", "patience"):
+                if (value := getattr(self, name)) != defaults[name].default:
+                    raise ValueError(
+                        f"training.{name}: {value} needs validations; set training.validate_every, the steps "
+                        f"between them (1 to {self.steps}), or leave {name} out"
+                    )
+        elif self.validate_every > self.steps:
+            raise ValueError(
+                f"training.validate_every: {self.validate_every} is more than training.steps = {self.steps}; "
+                f"valid: 1 to {self.steps}"
+            )
+        return self
+
+    @property
+    def chooses_by_validation(self) -> bool:
+        """Whether the student's weights depend on validations."""
+        return self.keep == "best" or self.patience is not None
+
+    def check_validation(self, validated: Sequence[str], checkpoints: str) -> None:
+        """Raises ValueError for validations without a domain to validate, or without a checkpoint of the
+        weights that each one judges. `validated` are the domains with `validation` prompts."""
+        if self.validate_every is None:
+            return
+        if not validated:
+            raise ValueError(
+                "training.validate_every: no domain has validation prompts; give domains.<name>.validation "
+                "(prompts with answers that nothing trains on), or leave validate_every out"
+            )
+        if checkpoints != "full":
+            raise ValueError(
+                "training.validate_every: every validation has a checkpoint of its step, and "
+                f"hardware.checkpoints: {checkpoints} makes one after the last step alone; valid: "
+                "hardware.checkpoints: full"
+            )
 
     @property
     def merged_start(self) -> WeightBaseline | None:

@@ -156,6 +156,8 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
         if config.polish is not None:
             polished = polish_rows(config, config.polish, found.routed)
             write_judged_rows(config, polished, folder.polish_prompts)
+        if asked := found.validation.rows:
+            write_judged_rows(config, asked, folder.validation_prompts)
         folder.write_counts(rows, found)
         # last: it says that the stage is done
         write_rows(config, rows, folder.prompts_file)

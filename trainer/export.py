@@ -51,6 +51,16 @@ def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
     return save_model(model, base, target)
 
 
+def export_untrained(base: Path, target: Path) -> Path:
+    """Writes the base model itself to `target`, as `export` would write a checkpoint of it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _quiet()
+    dtype = AutoConfig.from_pretrained(base).dtype or torch.float32
+    return save_model(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), base, target)
+
+
 def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora: Lora) -> Path:
     """Writes the LoRA adapter of `global_step_<step>` to `target` in peft's format, whole or not at all.
 

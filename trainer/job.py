@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Hardware, Training
+from trainer.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class TrainingJob:
     """Whether the pass before the update measures the entropy of the next token."""
     imports: tuple[str, ...] = ()
     """Modules that register something with verl and must be loaded where the trainer is chosen."""
+    validation: Validation | None = None
+    """What is validated while the job trains, by default nothing; its trainer is one of ours
+    (`trainer.within.own_mode`)."""
     verl_overrides: Mapping[str, Any] = field(default_factory=dict)
     verl_settings: Mapping[str, Any] = field(default_factory=dict)
     """The user's own keys of verl's config (dotted), laid over everything."""

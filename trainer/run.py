@@ -30,6 +30,16 @@ from trainer.processes.stall import StallWatch, activity
 from trainer.processes.watch import EngineErrors, PartsWatch, below_this_process
 from trainer.sft import Launched, SftJob, launch_sft, sft_config
 from trainer.tracking import LOGGER_ROOT, PROJECT, tracking_keys
+from trainer.validation import (
+    CONFIG_KEY,
+    Validated,
+    ValidationTail,
+    forget_after,
+    is_complete,
+    keep_best,
+    last_step,
+    validation_of,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,19 +57,24 @@ VERL_LOGS = "verl_logs"
 
 OnStep = Callable[[int, dict[str, float]], None]
 """Called with the step's number and verl's metrics of that step."""
+OnValidation = Callable[[Validated], None]
 
 
 def train(
-    job: TrainingJob | SftJob, cluster: RayCluster, on_step: OnStep = lambda step, metrics: None
+    job: TrainingJob | SftJob,
+    cluster: RayCluster,
+    on_step: OnStep = lambda step, metrics: None,
+    on_validation: OnValidation = lambda validated: None,
 ) -> None:
-    """Trains from the last checkpoint, or from the start, to `job.steps`.
+    """Trains from the last checkpoint, or from the start, to `job.steps`, or until its patience ends.
 
     Metrics of every step are kept in `job.folder/metrics.jsonl` (one line a step, also over resumed
     runs). Raises RunFailed with the first real error if any part of the run dies or fails, and ConfigError
     for a checkpoint or a cluster's node that this job cannot use.
     """
     recover_metrics(job)
-    if last_checkpoint(job.checkpoints) == job.steps:
+    recover_validations(job)
+    if is_complete(job, last_checkpoint(job.checkpoints)):
         return
     mend_tracker(job.checkpoints)
     remove_unfinished(job.checkpoints)
@@ -75,11 +90,13 @@ def train(
     _add(config, failures.CONFIG_KEY, str(failures_file))
     if not supervised:
         _add(config, "protege.imports", list(job.imports))
+    if (asked := validation_of(job)) is not None:
+        _add(config, CONFIG_KEY, asked.to_json())
     for key, value in tracking_keys(cluster.trackers, job.name).items():
         _add(config, key, value)
     log = Path(os.environ[LOGGER_ROOT]) / PROJECT / f"{name}.jsonl"
     append_line(job.folder / VERL_LOGS, f"{log}")
-    metrics = MetricsTail(log, job, on_step)
+    metrics = MetricsTail(log, job, on_step, ValidationTail(job, on_validation))
     engines = EngineErrors(cluster.logs, cluster.job)
     if cluster.nodes is not None:
         check_shared(cluster.nodes, job, config)
@@ -93,8 +110,8 @@ def train(
         raise RunFailed(
             explain(job, error, failures_file, cluster, engines, attempts(job.folder)[-1])
         ) from error
-    if (reached := last_checkpoint(job.checkpoints)) != job.steps:
-        raise RunFailed(f"{job.name}: verl ended without an error at step {reached} of {job.steps}")
+    if not is_complete(job, reached := last_checkpoint(job.checkpoints)):
+        raise RunFailed(f"{job.name}: verl ended without an error at step {reached} of {last_step(job)}")
 
 
 def last_checkpoint(folder: Path) -> int:
@@ -214,6 +231,16 @@ def recover_metrics(job: TrainingJob | SftJob) -> None:
                 known.add(row["step"])
 
 
+def recover_validations(job: TrainingJob | SftJob) -> None:
+    """Leaves the validations of weights that are still there, and the best of these weights kept."""
+    asked = validation_of(job)
+    if asked is None:
+        return
+    forget_after(job.folder, last_checkpoint(job.checkpoints))
+    if asked.keep_best:
+        keep_best(job.folder, job.checkpoints)
+
+
 def _append(target: Path, row: dict[str, Any], seconds: float) -> dict[str, float]:
     """Writes verl's row as a line of `metrics.jsonl`; returns its numbers."""
     values: dict[str, float] = {
@@ -299,7 +326,7 @@ def wait(
                 raise RuntimeError(f"a vLLM engine failed: {error}")
             if nodes is not None and (problem := nodes.problem()) is not None:
                 raise RuntimeError(problem)
-            if (told := stall.look(metrics.steps)) is not None:
+            if (told := stall.look(metrics.signs, metrics.patience_factor())) is not None:
                 if stall.settings.action == "stop":
                     raise RuntimeError(told)
                 say(told)
@@ -309,19 +336,28 @@ def wait(
 
 
 class MetricsTail:
-    """Follows verl's file logger and appends each step to the job's `metrics.jsonl`."""
+    """Follows verl's file logger and appends each step to the job's `metrics.jsonl`; and its validations."""
 
-    def __init__(self, source: Path, job: TrainingJob | SftJob, on_step: OnStep) -> None:
-        self.source, self.on_step = source, on_step
+    def __init__(
+        self, source: Path, job: TrainingJob | SftJob, on_step: OnStep, validations: ValidationTail
+    ) -> None:
+        self.source, self.on_step, self.validations = source, on_step, validations
         self.target = job.folder / "metrics.jsonl"
-        self.offset = self.steps = 0
+        self.offset = self.signs = 0
+        """Bytes that were read, and steps and validations of this attempt."""
+        self.last = last_checkpoint(job.checkpoints)
         cut_unfinished_line(self.target)
 
     def read(self) -> None:
         """Takes over all complete lines that are new."""
         for row in self._new_rows():
-            self.steps += 1
+            self.signs, self.last = self.signs + 1, row["step"]
             self.on_step(row["step"], _append(self.target, row, time.time()))
+        self.signs += self.validations.read()
+
+    def patience_factor(self) -> float:
+        """See `ValidationTail.patience_factor`."""
+        return self.validations.patience_factor(self.last)
 
     def _new_rows(self) -> Iterator[dict[str, Any]]:
         if not self.source.exists():

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from merging.state.teacher import Teacher
 
 KIND = "opd_more"
+NOT_VALIDATED = {"validate_every": None, "keep": "last", "patience": None}
+"""It takes just as many rollouts as the polish, which nothing validates either."""
 ROWS, PLANNED = "rows.parquet", "planned.json"
 """Files of the training's folder: its rows, at the lambda that it begins with, and what is known of them."""
 
@@ -66,6 +68,7 @@ def further_config(baseline: OpdMoreBaseline, config: MergeConfig, run_dir: Path
         "steps": steps,
         "start": ModelStart(kind="model", path=str(distilled_folder(run_dir, config))),
         "warmup_steps": training.warmup_steps * steps // training.steps,
+        **NOT_VALIDATED,
         **options(baseline),
     }
     objective = config.objective.model_copy(update={"reward_scale_warmup_steps": 0})

@@ -60,7 +60,9 @@ def endings(config: MergeConfig) -> list[str]:
     """Instructions after the text of prompts and problems, which are no part of the question."""
     from eval.benchmarks.math_task import BOX_INSTRUCTION
 
-    sources = [config.prompts, *(domain.prompts for domain in config.domains.values())]
+    sources = [config.prompts]
+    for domain in config.domains.values():
+        sources += [domain.prompts, domain.validation]
     benchmarks = [benchmark for domain in config.domains.values() for benchmark in domain.benchmarks]
     suffixes = [source.suffix for source in sources if source is not None]
     suffixes += [getattr(benchmark, "suffix", "") for benchmark in benchmarks]

@@ -19,6 +19,7 @@ from routing.judged import left_out, polish_counts
 from routing.kept import BenchmarkProblem
 from routing.prompt_state import PromptState
 from routing.routers.wording import told
+from routing.validation import Asked
 from teachers.models.fingerprint import ModelFingerprint
 from teachers.registry.local import ExpertRecord
 from teachers.served.examine import ServedFacts
@@ -53,6 +54,8 @@ class Preflight(PromptState):
     """Main memory by part, of the command's node where the work is on GPUs."""
     disk_bytes: int = 0
     """Estimated need of disk space."""
+    validation: Asked = field(default_factory=Asked)
+    """What validations while training ask; nothing without `training.validate_every`."""
     reward_notes: tuple[str, ...] = ()
     """What rewards take for right that is no answer, where it is too seldom to refuse them."""
 
@@ -88,7 +91,7 @@ class Preflight(PromptState):
             for domain, record in self.records.items()
             if record.domain != domain
         ]
-        notes = [*notes, *self.reward_notes, *self.router_notes(), *foreign]
+        notes = [*notes, *self.reward_notes, *self.validation.notes, *self.router_notes(), *foreign]
         if self.config.polish is not None and not self.undecided:
             notes += left_out(self.config, self.routed)
         return [*notes, *served_notes(self.config), *self.start_notes()]

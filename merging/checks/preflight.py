@@ -28,7 +28,7 @@ from merging.checks.parallel import (
     sequence_parallel,
     token_budget,
 )
-from merging.checks.probe_prompts import probe_prompts
+from merging.checks.probe_prompts import probe_prompts, validations
 from merging.checks.prompts import conflicts, lengths, mixing, polish_prompts, rows, sources
 from merging.checks.rewards import rewards
 from merging.checks.verl_settings import verl_settings
@@ -52,6 +52,7 @@ CHECKS: Lines = (
     (conflicts,),
     (benchmarks,),
     (repeats,),
+    (validations,),
     (distributions,),
     (attention_heads,),
     (chat_template, lengths, problem_lengths),

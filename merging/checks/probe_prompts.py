@@ -1,4 +1,4 @@
-"""The prompts that a probe answers, and whether every domain has one."""
+"""The prompts that a probe or a validation answers, and whether every domain has one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from common.words import counted
 from configs.blocks.rewards import needs_answer, reward_title
 from configs.schema import MergeConfig
 from merging.checks.benchmarks import endings
-from merging.checks.found import Preflight
+from merging.checks.found import Preflight, needs_student
+from merging.checks.rewards import unfit_for
 from merging.expert_kinds.kind import ExpertKind
 from routing.overlap import check as overlapping
-from routing.routers.by_label import labelled_domain
 from routing.routers.decisions import RoutedPrompt
-from routing.sources.collect import Prompt, load_prompts
+from routing.sources.collect import Prompt
+from routing.validation import declared_prompts, validation_prompts
 
 
 def probe_prompts(found: Preflight) -> None:
@@ -31,7 +32,7 @@ def _refuse_repeats(found: Preflight, domain: str) -> None:
     """Raises ConfigError for a `validation` that repeats benchmarks: lambda would be chosen by the problems
     that the student is then judged by."""
     config = found.config
-    prompts = _validation(config, domain) or []
+    prompts = declared_prompts(config, domain) or []
     problems = [problem.text for problem in found.asked]
     if repeats := overlapping(prompts, problems, config.overlap.ngram, endings(config)):
         first = found.asked[repeats[0].problem]
@@ -42,15 +43,19 @@ def _refuse_repeats(found: Preflight, domain: str) -> None:
         )
 
 
-def _validation(config: MergeConfig, domain: str) -> list[Prompt] | None:
-    """The domain's own validation prompts; None where it declares none. Raises ConfigError."""
-    source = config.domains[domain].validation
-    if source is None:
-        return None
-    prompts = load_prompts(source, domain, label_field=config.routing.field)
-    for prompt in prompts:
-        labelled_domain(prompt, config.routing.field, list(config.domains), "validation")
-    return prompts
+@needs_student
+def validations(found: Preflight) -> Preflight:
+    """Refuses validation prompts that `training.validate_every` cannot use, or not honestly."""
+    config = found.config
+    if config.training.validate_every is None or not found.is_read:
+        return found
+    asked = validation_prompts(config, found.left, found.asked, endings(config), found.student)
+    problems = []
+    for name in config.validated():
+        domain, rows = config.domains[name], [item for item in asked.rows if item.domain == name]
+        if problem := unfit_for(domain.reward, domain.validation, rows):
+            problems.append(f"domains.{name}.validation: {problem}")
+    return found.refusing(*problems, validation=asked)
 
 
 def check_probed(expert: ExpertKind) -> None:
@@ -66,7 +71,7 @@ def prompts_of_probe(
 
     Raises ConfigError where there is none.
     """
-    prompts = _validation(config, domain)
+    prompts = declared_prompts(config, domain)
     if prompts is None:
         prompts = [item.prompt for item in routed if item.domain == domain]
     reward = config.domains[domain].reward

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.errors import ConfigError
-from configs.blocks.rewards import grader_settings, needs_answer, reward_title
+from configs.blocks.prompts import Prompts
+from configs.blocks.rewards import Reward, grader_settings, needs_answer, reward_title
 from configs.schema import Domain
 from merging.checks.found import Preflight
 from routing.mix import by_domain
@@ -18,7 +19,7 @@ def rewards(found: Preflight) -> Preflight:
     for name, domain in found.config.domains.items():
         place, routed = f"domains.{name}.reward", rows.get(name, [])
         try:
-            problem = _problem(domain, routed)
+            problem = unfit_for(domain.reward, domain.prompts, routed)
             refused, warned = ("", "") if problem else _accepted_decoys(domain, routed)
         except ConfigError as error:
             problem, refused, warned = "; ".join(error.problems), "", ""
@@ -27,12 +28,11 @@ def rewards(found: Preflight) -> Preflight:
     return found.refusing(*problems, reward_notes=tuple(notes))
 
 
-def _problem(domain: Domain, rows: Sequence[RoutedPrompt]) -> str:
-    """What is wrong with a domain's reward; empty if nothing is."""
+def unfit_for(reward: Reward, source: Prompts | None, rows: Sequence[RoutedPrompt]) -> str:
+    """Why the reward cannot judge the rows of a source; empty if it can."""
     from eval.grading.answer_graders import unusable_grader
     from eval.grading.usable import unusable
 
-    reward, source = domain.reward, domain.prompts
     kind = reward if isinstance(reward, str) else reward.kind
     if source is not None and (fit := source.unfit_reward(kind)) is not None:
         return f"{reward_title(reward)!r} cannot judge prompts of {source.kind}; {fit} can"

@@ -28,6 +28,7 @@ from teachers.served.examine import ServedFacts
 from trainer.job import TrainingJob, merge_settings
 from trainer.overlap import SEPARATE_MODE, SHARED_DEVICES_MODE, overlap_settings
 from trainer.overrides import inference_settings
+from trainer.validation import OWN_SYNC_MODE, Validation
 
 if TYPE_CHECKING:
     from configs.blocks.rewards import Reward
@@ -60,6 +61,7 @@ def merge_job(
     schedule: LambdaSchedule | None = None,
     served: Mapping[str, ServedFacts] | None = None,
     start: Path | None = None,
+    validation: Validation | None = None,
 ) -> TrainingJob:
     """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
 
@@ -67,7 +69,7 @@ def merge_job(
     adapter to the adapter's, which the shared scorer reads instead, on the student. `schedule` is the lambda
     of the rows, by default the config's; models that it never reads are not loaded. `served` is what the
     servers of served models said when the run began. `start` is the model whose weights are trained, by
-    default the student's.
+    default the student's. `validation` is what is validated meanwhile.
     """
     read = models_ever_read(schedule or LambdaSchedule.of(config), config.training.steps)
     read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
@@ -85,6 +87,7 @@ def merge_job(
         measure_entropy=config.metrics.entropy,
         imports=modules,
         verl_settings=config.verl_settings(),
+        validation=validation,
         verl_overrides={
             **_objective(config),
             **_teachers(config, teachers, read),
@@ -200,7 +203,9 @@ def _trainer(config: MergeConfig) -> tuple[str, tuple[str, ...]]:
     """The mode in verl's registry of trainers, and the modules of ours that register it."""
     shared = config.scorer.kind == "shared"
     if config.training.overlap == "none":
-        return TRAINER_MODES.get(config.scorer.kind, ("sync", ()))
+        verls = config.training.validate_every is None
+        plain = ("sync", ()) if verls else (OWN_SYNC_MODE, ("trainer.within.own_mode",))
+        return TRAINER_MODES.get(config.scorer.kind, plain)
     mode = SEPARATE_MODE if config.hardware.rollout_gpus else SHARED_DEVICES_MODE
     if shared:
         return with_shared_scorer(mode), ("merging.exopd.overlap",)

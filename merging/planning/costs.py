@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from configs.blocks.baselines import DistilledBaseline
 from configs.schema import MergeConfig
 from merging.baselines.kinds import TRAINED
 from merging.checks.found import Preflight
@@ -18,10 +19,11 @@ from merging.expert_kinds.kinds import experts_of
 from merging.planning.devices import Device
 from merging.planning.engines import evaluation_engines, training_engines
 from merging.planning.lengths import RANGE, Expected, expected
-from merging.planning.measured import Experts, Value, seconds_per_step
+from merging.planning.measured import Experts, Value, seconds_per_step, seconds_per_validation
 from merging.planning.memory import CHECKPOINT_BYTES, scored_models, scorer_replicas, size_of
 from merging.planning.seconds import (
     DISK_BYTES_PER_SECOND,
+    VALIDATION,
     Engines,
     Lengths,
     Step,
@@ -29,11 +31,13 @@ from merging.planning.seconds import (
     step_seconds,
     weights_seconds,
 )
+from merging.planning.stages import validation_rollouts
 from merging.state.planned import PlannedStage
 from merging.state.polished import controls, polish_tokens
 from merging.training.alarms import schedule_of
 from teachers.models.fingerprint import ModelFingerprint
 from trainer.memory import ModelSize
+from trainer.validation import due_steps
 
 REPORT_SECONDS = 10.0
 """What is left of the quickstart's 836 s without its measured stages (docs/LOG.md)."""
@@ -110,9 +114,21 @@ class Costs:
             others = () if kind in ("polish", "teacher_more") else (self.run_dir / "train",)
             for work in dict.fromkeys((self.work(stage), *others)):
                 if (step := seconds_per_step(work)) is not None:
-                    return Value(round(step.value * stage.steps, 1), step.source)
+                    seconds = step.value * stage.steps + self._validating(stage, work)
+                    return Value(round(seconds, 1), step.source)
         each = self.experts(base.weights_sha256).seconds_per_rollout()
         return None if each is None else Value(round(each.value * stage.rollouts, 1), each.source)
+
+    def _validating(self, stage: PlannedStage, work: Path) -> float:
+        """Seconds of the validations that are left: as measured in this folder, else by arithmetic."""
+        if not stage.validations:
+            return 0.0
+        each = seconds_per_validation(work)
+        return (
+            stage.step_seconds.get(VALIDATION, 0.0) * stage.steps
+            if each is None
+            else stage.validations * each
+        )
 
     def work(self, stage: PlannedStage) -> Path:
         """Folder of a training's metrics."""
@@ -125,8 +141,8 @@ class Costs:
         if kind == "expert":
             return self._training(stage, self._expert_step(self._expert(subject)))
         if kind == "merge":
-            schedule, steps = schedule_of(self.config, self.work(stage)), self.config.training.steps
-            return self._training(stage, self._merge_step(schedule, steps))
+            schedule, training = schedule_of(self.config, self.work(stage)), self.config.training
+            return self._training(stage, self._merge_step(schedule, training.steps, training.validate_every))
         if kind in ("polish", "teacher_more"):
             return self._training(stage, self._judged_step(subject))
         if kind == "baseline" and subject in TRAINED:
@@ -144,10 +160,18 @@ class Costs:
     def _training(self, stage: PlannedStage, step: Step, before: float = 0.0) -> tuple[Parts, float]:
         """A training's steps, its start, and what comes before both."""
         parts = {name: round(value, 3) for name, value in step_seconds(step, self.device).items()}
-        seconds = self.device.start_seconds + stage.steps * sum(parts.values()) + before
+        validating = 0.0
+        if stage.validations and step.engines is not None:
+            answers = validation_rollouts(self.config, self.found)
+            validating = stage.validations * decode_seconds(step.model, answers, step.lengths, step.engines)
+        seconds = self.device.start_seconds + stage.steps * sum(parts.values()) + validating + before
+        if validating and stage.steps:
+            parts[VALIDATION] = round(validating / stage.steps, 3)
         return parts, round(seconds, 1)
 
-    def _merge_step(self, schedule: LambdaSchedule | None, steps: int) -> Step:
+    def _merge_step(
+        self, schedule: LambdaSchedule | None, steps: int, validate_every: int | None = None
+    ) -> Step:
         """Of the merge, or of a training with its rollouts that takes so many steps."""
         training, size = self.config.training, self._size("student")
         hardware = self.config.hardware
@@ -163,7 +187,9 @@ class Costs:
             scoring_devices=self._server_width() if has_servers else self.replicas,
             has_servers=has_servers,
             reads_again=schedule is None or not self.config.objective.estimator.compares_distributions,
-            checkpoint_bytes=self._checkpoint_bytes(size.parameters, steps, training.save_every),
+            checkpoint_bytes=self._checkpoint_bytes(
+                size.parameters, steps, training.save_every, validate_every
+            ),
         )
 
     def _server_width(self) -> int:
@@ -229,7 +255,9 @@ class Costs:
         """The merge's training at another lambda or going on, without teachers, or on their answers."""
         baseline = next(one for one in self.config.trained_baselines() if one.kind == kind)
         schedule = TRAINED[kind].schedule(baseline, self.config, self.run_dir)
-        step = self._merge_step(schedule, TRAINED[kind].steps(self.config))
+        is_distilled = isinstance(baseline, DistilledBaseline)
+        validate_every = self.config.training.validate_every if is_distilled else None
+        step = self._merge_step(schedule, TRAINED[kind].steps(self.config), validate_every)
         if kind != "sft":
             return self._training(stage, step)
         answers = self._teachers_answers(stage.rollouts)
@@ -244,11 +272,15 @@ class Costs:
             seconds += self._answered(size, round(rollouts * share), lengths)
         return seconds
 
-    def _checkpoint_bytes(self, parameters: int, steps: int, save_every: int) -> float:
-        """Per step: full ones every so many steps and at the end, or weights once at the end."""
+    def _checkpoint_bytes(
+        self, parameters: int, steps: int, save_every: int, validate_every: int | None = None
+    ) -> float:
+        """Per step: full ones every so many steps, at validations and at the end, or weights at the end."""
         if self.config.hardware.checkpoints == "weights":
             return 4 * parameters / steps
-        return CHECKPOINT_BYTES * parameters * -(-steps // save_every) / steps
+        saved = {*range(save_every, steps, save_every), steps}
+        validated = due_steps(validate_every, steps)[1:] if validate_every else []
+        return CHECKPOINT_BYTES * parameters * len(saved.union(validated)) / steps
 
     # ----------------------------------------------------------------------------- without training
 

@@ -9,6 +9,7 @@ from statistics import fmean, median
 
 from teachers.registry.local import ExpertRecord, Registry
 from trainer.run import read_metrics
+from trainer.validation import read_validations
 
 SECONDS, LENGTH = "timing_s/step", "response_length/mean"
 """verl's names, in the metrics of a training's work."""
@@ -83,3 +84,9 @@ def answer_length(work: Path) -> Value | None:
     """Mean tokens of an answer in the training of this folder."""
     lengths = [row[LENGTH] for row in read_metrics(work) if LENGTH in row]
     return Value(fmean(lengths), f"{len(lengths)} steps of this run") if lengths else None
+
+
+def seconds_per_validation(work: Path) -> float | None:
+    """Median validation of the training in this folder."""
+    seconds = [one.seconds for one in read_validations(work)]
+    return median(seconds) if seconds else None

@@ -212,10 +212,17 @@ def disk_parts(config: MergeConfig, models: Models) -> Parts:
     full = config.hardware.checkpoints == "full"
     checkpoint = 2 * CHECKPOINT_BYTES if full else WEIGHTS_CHECKPOINT_BYTES
     return {
-        "checkpoints": checkpoint * trained,
+        "checkpoints": checkpoint * trained + _best_bytes(config, student),
         "models": SINGLE * exported + kept_bytes(config, models),
         "samples and logs": GIB // 4,
     }
+
+
+def _best_bytes(config: MergeConfig, student: int) -> int:
+    """Weights of the best validation, of the merge and of each baseline that is distilled."""
+    if config.training.keep == "last":
+        return 0
+    return SINGLE * student * (1 + len(config.distilled_baselines()))
 
 
 def kept_bytes(config: MergeConfig, models: Models) -> int:

@@ -21,7 +21,7 @@ from merging.planning.held import Held
 from merging.planning.lengths import mean_prompts
 from merging.planning.measured import SCALED, Experts, answer_length
 from merging.planning.memory import disk_parts, main_memory
-from merging.planning.stages import passes, stages_left
+from merging.planning.stages import passes, stages_left, validation_rollouts
 from merging.state.chosen_scales import with_chosen, with_scales
 from merging.state.counts import read_counts
 from merging.state.planned import PlannedStage
@@ -161,6 +161,13 @@ def _assumptions(
         told.append(
             "times measured on experts hold no scoring, and are not corrected for other devices or lengths"
         )
+    answers = validation_rollouts(costs.config, costs.found)
+    told += [
+        f"{stage.name}: {stage.validations} validations of {answers:,} answers each are among its rollouts; "
+        "they need no further memory"
+        for stage in stages
+        if stage.validations
+    ]
     if automatic:
         told.append(f"{', '.join(automatic)}: lambda is chosen by the probe; counted as two passes")
     return told

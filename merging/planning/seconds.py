@@ -155,8 +155,12 @@ class Step:
     """Written per step, on average."""
 
 
+VALIDATION = "validation"
+"""The part of validations, spread over the steps that are left."""
+
 STEP_PARTS = (
     "rollout", "scoring", "log-probabilities", "update", "weights to the rollout", "checkpoints", "other",
+    VALIDATION,
 )  # fmt: skip
 """Of a step, in its order."""
 

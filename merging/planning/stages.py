@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from configs.blocks.baselines import DistilledBaseline
 from configs.schema import MergeConfig
 from merging.baselines.kinds import TRAINED
 from merging.checks.found import Preflight
@@ -16,6 +18,7 @@ from merging.state.polished import STUDENT, Control, controls, distilled_folder
 from merging.training.alarms import schedule_of
 from teachers.registry.opening import open_registry
 from trainer.run import last_checkpoint
+from trainer.validation import due_steps, read_validations
 
 
 def stages_left(
@@ -32,7 +35,7 @@ def stages_left(
         *(expert.planned(registry) for expert in found.experts(config).values()),
         *_probe_stages(automatic, run_dir),
         *_start_stages(config, run_dir),
-        *_training_stages(config, run_dir),
+        *_training_stages(config, found, run_dir),
         *(_control_stage(control, config, run_dir) for control in controls(config, polished or {})),
         *_last_stages(config, run_dir),
     ]
@@ -41,6 +44,20 @@ def stages_left(
 def passes(reward_scale: float) -> int:
     """Forward passes that score one rollout."""
     return len(models_read(reward_scale, "teacher", "reference"))
+
+
+def validation_rollouts(config: MergeConfig, found: Preflight) -> int:
+    """Answers of one validation: to each prompt one greedy answer, and some at temperature 1."""
+    return len(found.validation.rows) * (1 + config.training.validation_samples)
+
+
+def _validations_left(config: MergeConfig, work: Path) -> int:
+    """Of a distillation in this folder."""
+    training = config.training
+    if training.validate_every is None:
+        return 0
+    done = {one.step for one in read_validations(work)}
+    return len(set(due_steps(training.validate_every, training.steps)) - done)
 
 
 def _probe_stages(automatic: Sequence[str], run_dir: Path) -> list[PlannedStage]:
@@ -57,11 +74,12 @@ def _start_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
     return [PlannedStage("start", "done" if done else "to do")]
 
 
-def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
+def _training_stages(config: MergeConfig, found: Preflight, run_dir: Path) -> list[PlannedStage]:
     done = last_checkpoint(run_dir / "train" / "checkpoints")
     made = distilled_folder(run_dir, config).exists()
     schedule = schedule_of(config, run_dir / "train")
-    stages = [_training_stage(config, "merge", made, done, config.training.steps, schedule)]
+    merge = _training_stage(config, "merge", made, done, config.training.steps, schedule)
+    stages = [_validated(merge, config, found, run_dir / "train")]
     if (polish := config.polish) is not None:
         rollouts = polish.prompts_per_step * polish.samples_per_prompt
         done = last_checkpoint(run_dir / "polish" / "checkpoints")
@@ -73,8 +91,19 @@ def _training_stages(config: MergeConfig, run_dir: Path) -> list[PlannedStage]:
         done = last_checkpoint(work / "checkpoints") if is_made(baseline, work) else 0
         kind = TRAINED[baseline.kind]
         steps, schedule = kind.steps(config), kind.schedule(baseline, config, run_dir)
-        stages.append(_training_stage(config, f"baseline {baseline.kind}", made, done, steps, schedule))
+        stage = _training_stage(config, f"baseline {baseline.kind}", made, done, steps, schedule)
+        is_distilled = isinstance(baseline, DistilledBaseline)
+        stages.append(_validated(stage, config, found, work) if is_distilled else stage)
     return stages
+
+
+def _validated(stage: PlannedStage, config: MergeConfig, found: Preflight, work: Path) -> PlannedStage:
+    """A distillation with the validations that it has left."""
+    if not stage.is_left:
+        return stage
+    left = _validations_left(config, work)
+    rollouts = stage.rollouts + left * validation_rollouts(config, found)
+    return replace(stage, rollouts=rollouts, validations=left)
 
 
 def _training_stage(

@@ -50,6 +50,7 @@ def _distilled(
     folder: RunFolder, title: str, name: str, planned: Mapping[str, int], steps: int
 ) -> TrainingRows:
     lines, samples = folder.read_metrics(name), folder.config.training.samples_per_prompt
+    lines = [line for line in lines if line["step"]]  # step 0 is a validation alone
     trained = trained_rows(lines, list(folder.config.domains), samples)
     return TrainingRows(title, planned, trained, steps, len(lines), "loss")
 

@@ -28,6 +28,7 @@ from merging.state.served import read_facts
 from merging.training.alarms import backed_off, read_alarms
 from merging.training.polish import NAME as POLISH
 from merging.training.start import start_notes, start_text
+from merging.training.validation import validation_notes
 from routing.routers.wording import confusion_table, histogram_rows, told
 from routing.trained_rows import trained_rows
 from teachers.models.fingerprint import fingerprint
@@ -239,6 +240,7 @@ def notes(folder: RunFolder) -> list[str]:
     return [
         *notes,
         *start_notes(folder.config),
+        *validation_notes(folder),
         *objective_notes(folder.config),
         *[AHEAD] * ahead,
         *_own_rates(folder.config),

@@ -20,7 +20,7 @@ class PlannedStage:
     steps: int = 0
     """Optimizer steps that are left."""
     rollouts: int = 0
-    """Rollouts that are left."""
+    """Rollouts that are left, those of validations included."""
     scorer_passes: int = 0
     """Forward passes of teachers and reference that are left."""
     seconds: float | None = None
@@ -36,6 +36,8 @@ class PlannedStage:
     """Time times the devices that the run keeps."""
     price: float | None = None
     """By `hardware.price_per_device_hour`."""
+    validations: int = 0
+    """Validations that are left."""
 
     @property
     def is_left(self) -> bool:

@@ -104,6 +104,11 @@ class RunFolder:
         return self.path / "prompts" / "polish.parquet"
 
     @property
+    def validation_prompts(self) -> Path:
+        """What validations while training ask."""
+        return self.path / "prompts" / "validation.parquet"
+
+    @property
     def polish(self) -> Path:
         """verl's checkpoints and raw metrics of the polish."""
         return self.path / "polish"
@@ -279,7 +284,7 @@ def _overrides_note(loaded: LoadedConfig) -> str:
 def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any]) -> None:
     later = LATER_SECTIONS if _reads_probe(new) else (*LATER_SECTIONS, "probe")
     # prompts that repeat a benchmark's problem are dropped: then the benchmarks decide what is trained on
-    fixed = ("benchmarks",) * (new["overlap"]["action"] == "drop") + ("validation",) * _reads_probe(new)
+    fixed = ("benchmarks",) * (new["overlap"]["action"] == "drop") + ("validation",) * _reads_validation(new)
     differing = [key for key in new if key not in later and not _same(key, stored.get(key), new[key], fixed)]
     if differing:
         raise ConfigError(
@@ -292,6 +297,11 @@ def _reads_probe(config: dict[str, Any]) -> bool:
     """Whether a lambda, and so the student, depends on the probe."""
     objectives = [config["objective"], *(domain["objective"] or {} for domain in config["domains"].values())]
     return any(objective.get("reward_scale") == AUTO for objective in objectives)
+
+
+def _reads_validation(config: dict[str, Any]) -> bool:
+    """Whether validation prompts decide anything of the training, or are asked while it goes on."""
+    return _reads_probe(config) or config["training"]["validate_every"] is not None
 
 
 def _same(key: str, stored: Any, new: Any, fixed: tuple[str, ...]) -> bool:

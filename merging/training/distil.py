@@ -19,6 +19,8 @@ from merging.training.alarms import Alarm, AlarmLog, backed_off, raised
 from merging.training.metrics import merge_text
 from merging.training.start import prepare_start
 from merging.training.start_distance import expected_distances
+from merging.training.validation import asked_of, export_kept, progress_text, with_validations
+from trainer.validation import Validated, read_validations
 
 if TYPE_CHECKING:
     from merging.state.cluster import Cluster
@@ -62,8 +64,6 @@ class Distillation:
 
     def run(self, cluster: Cluster, target: Path) -> None:
         """Trains to the end, or continues, and exports the model to `target`."""
-        from trainer.export import export
-
         self.log = AlarmLog(self.work)
         while True:
             job = self._job()
@@ -75,7 +75,7 @@ class Distillation:
                 self._back_off(stopped.alarm, job)
         self._check_rows(job)
         self.folder.write_metrics(self.name, self._kept_lines())
-        export(job.checkpoints, job.steps, self.folder.start, target)
+        export_kept(job, target)
 
     @property
     def schedule(self) -> LambdaSchedule:
@@ -102,7 +102,16 @@ class Distillation:
         adapters = {t.domain: t.adapter_path for t in self.teachers if t.adapter_path is not None}
         served = read_facts(self.folder.path)
         return merge_job(
-            config, self.name, paths, prompts, self.work, adapters, self.schedule, served, self.folder.start
+            config,
+            self.name,
+            paths,
+            prompts,
+            self.work,
+            adapters,
+            self.schedule,
+            served,
+            self.folder.start,
+            asked_of(self.folder),
         )
 
     def _train(self, job: TrainingJob, cluster: Cluster) -> None:
@@ -120,13 +129,17 @@ class Distillation:
             before = (lines[number] for number in lines if number < step)
             left = not_compared(before, [*same, *apart])
             check_start(line, config.objective.largest_start_difference, left, apart)
-            shown.update(step, merge_text(line))
+            shown.update(step, "; ".join(filter(None, [merge_text(line), progress_text(validated)])))
             lines[step] = line
             self._watch([lines[number] for number in sorted(lines) if number <= step])
 
-        done = last_checkpoint(job.checkpoints)
+        def on_validation(found: Validated) -> None:
+            validated.append(found)
+            say(f"{self.name}: validation after step {found.step}: {found.text()}")
+
+        done, validated = last_checkpoint(job.checkpoints), read_validations(self.work)
         with bar(f"{self.name} (lambda {self._scales_text()})", job.steps, done) as shown:
-            train(job, cluster(), on_step)
+            train(job, cluster(), on_step, on_validation)
 
     def _watch(self, lines: list[dict[str, float]]) -> None:
         settings = self.folder.config.objective.alarms
@@ -166,8 +179,9 @@ class Distillation:
         return step_metrics(step, raw, self.schedule.in_step(step))
 
     def _kept_lines(self) -> list[dict[str, float]]:
-        """All steps; without the task reward where rows without an answer count 0 in verl's mean."""
-        lines = self._lines()
+        """All steps and validations; without the task reward where rows without an answer count 0 in verl's
+        mean."""
+        lines = with_validations(self._lines(), read_validations(self.work))
         if self._read.all_answered:
             return lines
         return [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]

@@ -46,7 +46,7 @@ class Trainer:
     def __init__(self):
         self.jobs = []
 
-    def __call__(self, job, cluster, on_step):
+    def __call__(self, job, cluster, on_step, *_):
         import torch
 
         self.jobs.append(job)

@@ -1,21 +1,25 @@
-"""Rollouts one step ahead, with the real command: killed and continued, and on devices of their own."""
+"""Rollouts one step ahead, and validations between them, with the real command: killed and continued, and on
+devices of their own."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from tests.helpers.model_copies import noisy_copy
+from tests.helpers.model_copies import noisy_copy, weights_of
 from tests.helpers.paths import DEMO
 from tests.helpers.processes import kill_hard, left_behind, protege, run_to_end, steps_in, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 STEPS, SIZE = 8, 8
+VALIDATION = {"validate_every": 4, "keep": "best", "validation_samples": 2, "validation_limit": 8}
 
 
 def config_of(home: Path, name: str, hardware: dict) -> Path:
@@ -26,6 +30,7 @@ def config_of(home: Path, name: str, hardware: dict) -> Path:
             "expert": {"kind": "model", "path": str(home / domain)},
             "prompts": {"kind": "file", "path": str(DEMO / f"{domain}.train.jsonl")},
             "reward": domain,
+            "validation": {"kind": "file", "path": str(DEMO / f"{domain}.validation.jsonl")},
         }
         for domain in ("math", "code")
     }
@@ -33,7 +38,8 @@ def config_of(home: Path, name: str, hardware: dict) -> Path:
     config = {
         "name": name, "student": str(DEMO / "student"), "domains": domains,
         "training": {"steps": STEPS, "prompts_per_step": SIZE, "learning_rate": 1e-3, "save_every": 3,
-                     "max_prompt_tokens": 72, "max_response_tokens": 48, "seed": 0, "overlap": "one_step"},
+                     "max_prompt_tokens": 72, "max_response_tokens": 48, "seed": 0, "overlap": "one_step",
+                     **VALIDATION},
         "hardware": {"device": "cpu", **hardware},
         "evaluation": {"samples_per_problem": 1, "greedy": False}, "baselines": [],
         "verl": {"trainer.rollout_data_dir": str(home / f"{name}.rollouts")},
@@ -59,10 +65,13 @@ def test_a_killed_merge_goes_on_with_the_rows_that_were_ahead_and_trains_each_on
     kill_hard(process)
     assert left_behind(home) == []
     kept = int((run / "train" / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
-    assert kept in (3, 6)
+    assert kept in (4, 6), "validated steps have a checkpoint, and so has every third"
+    before = validations(run)
 
     assert run_to_end("merge", str(config), home=home, log=log, timeout=300) == 0, log.read_text()[-3000:]
     assert left_behind(home) == []
+    assert validations(run)[: len(before)] == before, "none is lost or made again"
+    check_validations(run)
     check_rows(run, home / "ahead.rollouts")
     fresh = {1, kept + 1}  # of each attempt the first step, whose rows no step before it had sampled
     assert staleness(run) == {step: float(step not in fresh) for step in staleness(run)}
@@ -76,13 +85,43 @@ def test_devices_that_only_sample_get_the_weights_of_every_update(home):
     assert left_behind(home) == []
     run = home / "runs" / "apart"
     check_rows(run, home / "apart.rollouts")
+    check_validations(run)
     assert staleness(run) == {step: float(step > 1) for step in range(1, STEPS + 1)}
-    lines = metrics(run)
+    lines = steps_of(run)
     for domain in ("math", "code"):
         weight = f"teacher/{domain}/importance_weight_mean"
         # the engine has read the same weights as the trainer at first, and older ones later
         assert lines[0][weight] == pytest.approx(1, abs=1e-3)
         assert any(abs(line[weight] - 1) > 1e-3 for line in lines[1:])
+
+
+def validations(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "train" / "validation.jsonl").read_text().splitlines()]
+
+
+def check_validations(run: Path) -> None:
+    """Of every fourth step, in the metrics with their n; the student has the best one's weights."""
+    assert [one["step"] for one in validations(run)] == [0, 4, STEPS]
+    found = {int(line["step"]): line for line in metrics(run) if "validation/accuracy" in line}
+    assert list(found) == [0, 4, STEPS]
+    for line, (domain, decoding, answers) in product(
+        found.values(), [("math", "greedy", 8), ("code", "sampled", 16)]
+    ):
+        key = f"validation/{domain}/{decoding}"
+        assert 0 <= line[key] <= 1 and (line[f"{key}/n"], line[f"{key}/answers"]) == (8, answers)
+    best = max(found, key=lambda step: (found[step]["validation/accuracy"], -step))
+    assert [path.name for path in (run / "train" / "best").glob("*")] == [f"global_step_{best}"] * bool(best)
+    expected = weights_of(DEMO / "student") if best == 0 else checkpoint_weights(run, best)
+    exported = weights_of(run / "student")
+    assert all(np.array_equal(exported[name], value) for name, value in expected.items() if name in exported)
+
+
+def checkpoint_weights(run: Path, step: int) -> dict:
+    import torch
+
+    (file,) = (run / "train" / "best" / f"global_step_{step}" / "actor").glob("model_*.pt")
+    found = torch.load(file, map_location="cpu", weights_only=False)
+    return {name: getattr(value, "_local_tensor", value).numpy() for name, value in found.items()}
 
 
 def check_rows(run: Path, rollouts: Path) -> None:
@@ -101,14 +140,18 @@ def check_rows(run: Path, rollouts: Path) -> None:
         lines = (rollouts / f"{step}.jsonl").read_text().splitlines()
         own = planned[(step - 1) * SIZE : step * SIZE]
         assert Counter(json.loads(line)["input"] for line in lines) == Counter(map(shown, own)), step
-    for line in metrics(run):
+    for line in steps_of(run):
         assert all(line[f"teacher/{domain}/sequences"] == SIZE / 2 for domain in ("math", "code"))
 
 
 def staleness(run: Path) -> dict[int, float]:
     """Updates between the weights that sampled a step's rows and those that it updated."""
-    assert all(line["staleness_mean"] == line["staleness_max"] for line in metrics(run))
-    return {int(line["step"]): line["staleness_mean"] for line in metrics(run)}
+    assert all(line["staleness_mean"] == line["staleness_max"] for line in steps_of(run))
+    return {int(line["step"]): line["staleness_mean"] for line in steps_of(run)}
+
+
+def steps_of(run: Path) -> list[dict[str, float]]:
+    return [line for line in metrics(run) if line["step"]]  # 0 is a validation alone
 
 
 def metrics(run: Path) -> list[dict[str, float]]:

@@ -29,7 +29,7 @@ class ExpertTrainer:
     def __init__(self) -> None:
         self.jobs = []
 
-    def __call__(self, job, cluster, on_step):
+    def __call__(self, job, cluster, on_step, *_):
         self.jobs.append(job)
         (job.folder / "attempts").write_text("1000.0\n1010.0\n")
         rows = [
@@ -47,7 +47,7 @@ class GrpoTrainer:
     def __init__(self) -> None:
         self.jobs, self.fails = [], False
 
-    def __call__(self, job, cluster, on_step):
+    def __call__(self, job, cluster, on_step, *_):
         if last_checkpoint(job.checkpoints) == job.steps:
             return
         self.jobs.append(job)
@@ -71,7 +71,7 @@ class StageTrainer:
     def __init__(self) -> None:
         self.jobs, self.killed_in = [], None
 
-    def __call__(self, job, cluster, on_step):
+    def __call__(self, job, cluster, on_step, *_):
         done = last_checkpoint(job.checkpoints)
         if done == job.steps:
             return

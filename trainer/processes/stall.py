@@ -51,14 +51,15 @@ class StallWatch:
     def __post_init__(self) -> None:
         self.last = self.clock()
 
-    def look(self, done: int) -> str | None:
-        """One line where no step came for too long; `done` is the number of steps of this attempt."""
+    def look(self, done: int, factor: float = 1.0) -> str | None:
+        """One line where no step came for too long; `done` is the number of steps of this attempt, and of
+        its validations. What comes next may take so many times as long as a step (`factor`)."""
         waited = self.clock() - self.last
         if done > self.done:
             if self.done:
                 self.durations.append(waited / (done - self.done))
             self.last, self.done, self.said = self.clock(), done, False
-        elif not self.said and waited > limit_seconds(self.settings, self.durations):
+        elif not self.said and waited > factor * limit_seconds(self.settings, self.durations):
             self.said = True
             return f"stalled: {self._since(waited)}; {self.activity()}"
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import hydra
 import ray
@@ -54,6 +54,25 @@ WHOLE_ANSWERS = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": Fals
 By default it makes an object of the answer so far, and its text, at each token."""
 
 
+class Asked(TypedDict):
+    """A prompt that is answered to be judged."""
+
+    row: dict[str, Any]
+    """In verl's format, as plain values."""
+    sampling: dict[str, Any]
+    """vLLM's settings."""
+
+
+class Answered(NamedTuple):
+    """What became of it."""
+
+    score: float
+    """The row's reward, in [0, 1]."""
+    tokens: int
+    finished: bool
+    """Whether it ended by itself."""
+
+
 class LoudAgentLoopWorker(PlainAgentLoopWorker):
     """Records the first error of a rollout before verl swallows it, and spends less on each rollout.
 
@@ -81,7 +100,7 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
         trace: bool = False,
     ) -> None:
         """All rollouts of a prompt, and then word of its end; nothing else waits for them."""
-        assert not trajectory["validate"], "no job validates"
+        assert not trajectory["validate"], "validations are asked by `answer`"
         count = self.rollout_config.n
         self.rollouts.expect(count)
         self.prompts.expect(1)
@@ -98,6 +117,26 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
         ended = await asyncio.gather(*rollouts, return_exceptions=True)
         failed = any(isinstance(result, BaseException) for result in ended)
         await self.prompts.put((prompt["uid"], {"status": "failure" if failed else "finished"}))
+
+    async def answer(self, asked: list[Asked]) -> list[Answered]:
+        """Judged answers to prompts that nothing is trained on, in order; nothing of them is stored."""
+        return await asyncio.gather(*(self._answered(one) for one in asked))
+
+    async def _answered(self, one: Asked) -> Answered:
+        try:
+            # a sampling setting that is not given would be that of the training's rollouts
+            sampling = {"top_p": 1.0, "top_k": -1, "logprobs": False, **one["sampling"], **self.asked}
+            loop = self._loop(self.rollout_config.agent.default_agent_loop)
+            output = await loop.run(sampling, raw_prompt=one["row"]["prompt"])
+            result = await asyncio.to_thread(self._reward, output.response_ids, one["row"])
+        except Exception as error:
+            failures.record(self.config.protege.failures_file, "validation", error)
+            raise
+        return Answered(
+            score=result["score"],
+            tokens=len(output.response_ids),
+            finished=self._finished(output.response_ids),
+        )
 
     async def _tell(self, prompts: list[tuple[str, dict[str, Any]]]) -> None:
         keys, tags = map(list, zip(*prompts, strict=True))
@@ -121,7 +160,7 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
 
     async def _agent_loop_postprocess(self, output: AgentLoopOutput, validate: bool, **row: Any) -> None:
         """Adds reward and scores to a rollout, and stores it as verl does."""
-        assert not validate, "no job validates"
+        assert not validate, "validations are asked by `answer`"
         await self._compute_score([output], kwargs=row)
         await self._compute_teacher_logprobs(
             output,
@@ -215,3 +254,12 @@ class LoudAgentLoopManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(self.worker_class)
+
+    def answer(self, asked: list[Asked]) -> list[Answered]:
+        """Judged answers to these prompts, in order, by all workers; waits for the last one."""
+        count = len(self.agent_loop_workers)
+        shares = [worker.answer.remote(asked[i::count]) for i, worker in enumerate(self.agent_loop_workers)]
+        answers: list[Any] = [None] * len(asked)
+        for i, own in enumerate(ray.get(shares)):
+            answers[i::count] = own
+        return answers

@@ -88,16 +88,29 @@ class ReadAhead(OwnMode):
         before the trainer has begun with this one's."""
         if self.curr_step_profile:
             self._stop_rollout_profiling()
-        if self.global_steps >= self.total_training_steps:
+        before, is_last = self.global_steps - 1, self.global_steps >= self.total_training_steps
+        if is_last and not self.wants_validation(before):
             return
         if not self.engines_are_current:
             with marked_timer("update_weights", self.timing_raw, color="red"):
-                self.send_weights(self.global_steps - 1)
-        self.train_dataloader.read_ahead()
-        self._add_batch_to_generate()
+                self.send_weights(before)
+        self.validate(before, ("step", "gen"))
+        if not is_last:
+            self.train_dataloader.read_ahead()
+            self._add_batch_to_generate()
 
     def on_step_end(self) -> None:
         """The engines are sampling: they get the weights when they are done."""
+        self.save_for_validation()
+
+    @property
+    def engines_are_free(self) -> bool:
+        """As the first step of an attempt begins; later ones wait for the rollouts that are under way."""
+        return not self.train_dataloader.are_ahead
+
+    def give_engines_last_weights(self) -> None:
+        """After the last step, in which nothing was sampled ahead."""
+        self.send_weights(self.total_training_steps)
 
     def send_weights(self, step: int) -> None:
         """Gives the engines the trainer's weights, which are those after update number `step`."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 Curves = Mapping[str, Sequence[Mapping[str, float]]]
 
 TEACHER_METRIC = re.compile(r"^teacher/(?P<domain>[^/]+)/(?P<metric>.+)$")
+VALIDATION_METRIC = re.compile(r"^validation/(?P<domain>[^/]+)/(?P<decoding>greedy|sampled)$")
 EXPERT_STAGE = re.compile(r"^expert .+$")
 
 
@@ -71,6 +72,12 @@ MERGE_PANELS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """As `EXPERT_PANELS`, the names being those below `teacher/<domain>/`."""
 
+VALIDATION_PANELS: Mapping[str, str] = {
+    "greedy": "Validation accuracy while training, greedy",
+    "sampled": "Validation accuracy while training, T = 1",
+}
+"""Decoding -> title."""
+
 WHOLE_BATCH: Mapping[str, tuple[str, ...]] = {
     "length": ("length", "response_length/mean"),
     "finish_rate": ("finish_rate",),
@@ -93,6 +100,10 @@ def panels(curves: Curves) -> list[Panel]:
         for key, (title, unit, names) in MERGE_PANELS.items()
     ]
     known = {name for _, _, names in MERGE_PANELS.values() for name in names}
+    found += [
+        Panel(f"merge-validation-{key}", title, "accuracy", tuple(_validation_series(merges, key)))
+        for key, title in VALIDATION_PANELS.items()
+    ]
     found += [
         Panel(f"merge-{metric}", _title(metric), "", tuple(_merge_series(merges, metric, (metric,))), False)
         for metric in _other_metrics(merges, known)
@@ -120,6 +131,18 @@ def _merge_series(stages: Curves, key: str, names: Sequence[str]) -> Iterator[Se
             series = _series(rows, name, (domain or "all") + suffix, stage, domain)
             if key != "implicit_reward" or not is_unscored_reference(series):
                 yield series
+
+
+def _validation_series(stages: Curves, decoding: str) -> Iterator[Series]:
+    """One curve for each domain; the number of prompts is in its label."""
+    for stage, rows in stages.items():
+        suffix = "" if stage == "merge" else f", {stage.removeprefix('baseline ')}"
+        matches = (VALIDATION_METRIC.match(key) for row in rows for key in row)
+        for domain in dict.fromkeys(m["domain"] for m in matches if m and m["decoding"] == decoding):
+            name = f"validation/{domain}/{decoding}"
+            if _has(rows, name):
+                prompts = next(row[f"{name}/n"] for row in rows if name in row)
+                yield _series(rows, name, f"{domain}, n = {prompts:g} prompts{suffix}", stage, domain)
 
 
 def is_unscored_reference(series: Series) -> bool:

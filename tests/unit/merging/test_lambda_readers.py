@@ -74,7 +74,7 @@ class Trained:
         monkeypatch.setattr("trainer.run.train", self.train)
         monkeypatch.setattr("trainer.export.export", lambda *_: None)
 
-    def train(self, job, cluster, on_step):
+    def train(self, job, cluster, on_step, *_):
         self.jobs.append(job)
         job.folder.mkdir(parents=True, exist_ok=True)
         sums = dict.fromkeys(

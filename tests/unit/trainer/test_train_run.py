@@ -25,6 +25,7 @@ from trainer.run import (
     train,
     wall_seconds,
 )
+from trainer.validation import ValidationTail
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -38,6 +39,10 @@ def job(folder: Path, steps: int = 4) -> TrainingJob:
         max_response_tokens=8, save_every=2, seed=0, hardware=Hardware(device="cpu"),
         reward_function=("teachers.rewards", "compute_score"),
     )  # fmt: skip
+
+
+def no_validations(folder: Path) -> ValidationTail:
+    return ValidationTail(job(folder), lambda found: None)
 
 
 # ------------------------------------------------------------------------------------ checkpoints
@@ -176,13 +181,18 @@ def test_a_line_that_a_killed_process_left_unfinished_is_no_step(tmp_path):
     target.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
     write_rows(source, [{"step": 2, "data": {"loss": 0.25}}])
-    MetricsTail(source, job(tmp_path), lambda step, metrics: None).read()
+    MetricsTail(source, job(tmp_path), lambda step, metrics: None, no_validations(tmp_path)).read()
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(1, 0.5), (2, 0.25)]
 
 
 def test_the_tail_takes_whole_lines_once(tmp_path):
     source, seen = tmp_path / "verl.jsonl", []
-    tail = MetricsTail(source, job(tmp_path), lambda step, metrics: seen.append((step, metrics)))
+    tail = MetricsTail(
+        source,
+        job(tmp_path),
+        lambda step, metrics: seen.append((step, metrics)),
+        no_validations(tmp_path),
+    )
     tail.read()  # verl has written nothing yet
     first, second = ({"step": n, "data": {"actor/lr": n / 2, "name": "text"}} for n in (1, 2))
     half = json.dumps(second)

@@ -173,7 +173,7 @@ class FakeTraining:
     def is_long(self, step: int, own: list[dict]) -> bool:
         return step >= 3 and any(row["reward_scale"] > 1 for row in own)
 
-    def train(self, job, cluster, on_step):
+    def train(self, job, cluster, on_step, *_):
         self.jobs.append(job)
         rows = pq.read_table(job.train_file).to_pylist()
         per_step = job.prompts_per_step
@@ -208,9 +208,10 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def _job(config, name, teachers, prompts, work, adapters, schedule, served, start):
+def _job(config, name, teachers, prompts, work, adapters, schedule, served, start, validation):
     return SimpleNamespace(
-        train_file=prompts, checkpoints=work / "checkpoints", steps=config.training.steps,
+        folder=work, model_path=str(start), validation=validation, train_file=prompts,
+        checkpoints=work / "checkpoints", steps=config.training.steps,
         prompts_per_step=config.training.prompts_per_step,
     )  # fmt: skip
 
@@ -253,7 +254,7 @@ def test_a_warm_up_does_not_switch_the_start_guard_off(run, monkeypatch):
     fake = FakeTraining(monkeypatch)
     far = {"teacher/math/student_reference_distance": 3.0}
     lines = [answers(10.0), answers(10.0) | far]
-    fake.train = lambda job, cluster, on_step: [on_step(step, line) for step, line in enumerate(lines, 1)]
+    fake.train = lambda job, cluster, on_step, *_: [on_step(step, line) for step, line in enumerate(lines, 1)]
     monkeypatch.setattr("trainer.run.train", fake.train)
     with refuses("domain 'math'", "step 2", "3 nats", error=ValueError):
         run("objective.reward_scale_warmup_steps=3", fake=fake)
@@ -268,7 +269,7 @@ def test_a_backed_off_training_that_is_continued_stays_backed_off(run):
 
 def test_at_lambda_one_there_is_nothing_to_back_off(run, monkeypatch):
     fake = FakeTraining(monkeypatch)
-    fake.train = lambda job, cluster, on_step: [on_step(step, answers(10.0 * step)) for step in (1, 2)]
+    fake.train = lambda job, cluster, on_step, *_: [on_step(step, answers(10.0 * step)) for step in (1, 2)]
     monkeypatch.setattr("trainer.run.train", fake.train)
     run("objective.alarms.action=back_off", name="opd", reward_scale=1.0, fake=fake)
     say_each(fake.said, ("alarm", "step 2", "math", "20.0 tokens", "10.0"))

@@ -89,7 +89,7 @@ def test_adapters_are_merged_as_full_models(opened, tmp_path):
 @pytest.mark.parametrize("name", ["merge", "opd"])
 def test_it_is_what_is_trained_and_exported_and_not_the_reference(opened, monkeypatch, name):
     run, trained = opened().written(), []
-    monkeypatch.setattr("trainer.run.train", lambda job, cluster, on_step: trained.append(job))
+    monkeypatch.setattr("trainer.run.train", lambda job, cluster, on_step, *_: trained.append(job))
     monkeypatch.setattr("trainer.export.export", lambda *given: trained.append(given[2]))
     monkeypatch.setattr("routing.trained_rows.check_trained", lambda *_: None)
     scale = None if name == "merge" else 1.0
@@ -133,7 +133,7 @@ def test_a_model_is_trained_as_it_is(opened, tmp_path):
 def referred(folder, monkeypatch, distance: float) -> None:
     """Step 1 of a merge whose students and references are so far apart, in both domains."""
     line = {f"teacher/{domain}/student_reference_distance": distance for domain in ("math", "code")}
-    monkeypatch.setattr("trainer.run.train", lambda job, cluster, on_step: on_step(1, {}))
+    monkeypatch.setattr("trainer.run.train", lambda job, cluster, on_step, *_: on_step(1, {}))
     monkeypatch.setattr("trainer.export.export", lambda *_: None)
     monkeypatch.setattr(
         "merging.training.metrics.step_metrics", lambda step, raw, scales: {**line, "step": step}

@@ -119,10 +119,13 @@ class Metrics:
     """A training that makes three quick steps and then none."""
 
     def __init__(self):
-        self.began, self.steps = time.monotonic(), 0
+        self.began, self.signs = time.monotonic(), 0
 
     def read(self):
-        self.steps = min(3, int((time.monotonic() - self.began) / 0.05))
+        self.signs = min(3, int((time.monotonic() - self.began) / 0.05))
+
+    def patience_factor(self) -> float:
+        return 1.0
 
 
 @pytest.fixture
@@ -172,3 +175,15 @@ def test_hardware_has_the_settings(tmp_path: Path):
 
     assert Hardware().stall == Stall(after=10, at_least_seconds=600, first_step_seconds=3600, action="warn")
     assert Hardware(stall={"action": "stop"}).stall.action == "stop"
+
+
+def test_what_takes_longer_than_a_step_is_waited_for():
+    now = [0.0]
+    watch = StallWatch(Stall(after=3, at_least_seconds=30), lambda: "idle: x", clock=lambda: now[0])
+    for done in (1, 2, 3):
+        now[0] += 20.0
+        assert watch.look(done) is None
+    now[0] += 61.0
+    assert watch.look(3, factor=2.0) is None
+    now[0] += 60.0
+    assert watch.look(3, factor=2.0) is not None

@@ -16,7 +16,7 @@ from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient, LLMServer
 
 from configs.schema import Hardware
 from tests.helpers.paths import STUDENT
-from tests.helpers.rollouts import roll_out
+from tests.helpers.rollouts import Engine, roll_out
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.within.agent_loop import USED_UP, LoudAgentLoopWorker, PlainAgentLoopWorker
@@ -130,3 +130,26 @@ def test_answers_are_asked_for_once_and_whole_where_nothing_interrupts_them(conf
     accepted = SamplingParams(**asked(LLMServerClient))
     assert accepted.output_kind == RequestOutputKind.FINAL_ONLY and not accepted.detokenize
     assert asked(FullyAsyncLLMServerClient) == {}
+
+
+def test_a_validation_is_judged_and_nothing_of_it_is_stored(config, messages):
+    def row(text: str) -> dict:
+        return {
+            "prompt": [{"role": "user", "content": text}],
+            "data_source": "math",
+            "reward_model": {"style": "rule", "ground_truth": json.dumps("82")},
+            "extra_info": {"index": 0, "reward": "exact"},
+        }
+
+    async def answers(engine):
+        worker = LoudAgentLoopWorker(config, llm_client=engine)
+        sampling = ({"temperature": 0.0}, {"temperature": 1.0, "seed": 7})
+        return await worker.answer([{"row": row("Math: 1+1"), "sampling": one} for one in sampling])
+
+    engine = Engine(config)
+    found = asyncio.run(answers(engine))
+    assert [(one.score, one.finished) for one in found] == [(0.0, True)] * 2 and messages == []
+    assert [one["temperature"] for one in engine.asked] == [0.0, 1.0]
+    assert [one.get("seed") for one in engine.asked] == [None, 7]
+    assert all((one["top_p"], one["top_k"]) == (1.0, -1) for one in engine.asked)
+    assert found[0].tokens == found[1].tokens > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,3 +126,37 @@ def test_verl_handles_the_data_as_in_its_synchronous_mode(module):
         stand = trainer.__new__(trainer)
         stand.trainer_mode = name
         assert stand.trainer_mode == "sync"
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_each_validation_is_of_its_own_steps_weights_and_disturbs_no_rows(module, last):
+    """Every two steps and at the end, also of a run that goes on after step 2."""
+    run = Recorder(module, None, done=0)
+    for _ in range(last):
+        run.step()
+    if last:
+        run = Recorder(module, run.checkpoints[last], done=last)
+    validated = []
+
+    class Validator:
+        has_lost_patience = False
+
+        def wants(self, step: int) -> bool:
+            return step % 2 == 0 and step not in [done for done, _ in validated]
+
+        def validate(self, step: int) -> Any:
+            validated.append((step, run.engine_weights))
+            return SimpleNamespace(seconds=1.0, metrics=dict)
+
+    trainer = run.trainer
+    trainer.validator = Validator()
+    trainer.seconds_validating = defaultdict(float)
+    trainer.config = SimpleNamespace(trainer=SimpleNamespace(logger=["file"], save_freq=1))
+    trainer.logger = SimpleNamespace(log=lambda **_: None)
+    for _ in range(last, STEPS):
+        trainer.on_step_begin()
+        run.step()
+    trainer.give_engines_last_weights()
+    trainer.validate(STEPS)
+    assert validated == [(step, step) for step in range(last, STEPS + 1, 2)]
+    assert [rows for _, rows, _ in run.updates] == [own(step) for step in range(last + 1, STEPS + 1)]
