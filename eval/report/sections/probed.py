@@ -82,6 +82,11 @@ def _point(values: Mapping[str, Any]) -> ProbePoint:
         lo=lo,
         hi=hi,
         temperature=temperature,
-        greedy=greedy and GreedyPoint(greedy["accuracy"], *greedy["interval"], greedy["answers"]),
+        greedy=_greedy(greedy) if greedy else None,
         **{key: values[key] for key in kept},
     )
+
+
+def _greedy(values: Mapping[str, Any]) -> GreedyPoint:
+    lo, hi = values["interval"]
+    return GreedyPoint(values["accuracy"], lo, hi, values["answers"])

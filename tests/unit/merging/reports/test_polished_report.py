@@ -17,7 +17,8 @@ from tests.helpers.polished_runs import experts, polished_config
 from tests.helpers.stand_in_trainers import FakeCluster, StageTrainer
 from tests.helpers.tiny_model import sum_rows, write_jsonl
 
-RIGHT = {"student": 8, "distilled": 6, "teacher_more": 7, "math_expert": 4, "code_expert": 4}
+RIGHT = {"student": 8, "distilled": 6, "teacher_more": 7, "opd_more": 3, "math_expert": 4,
+         "code_expert": 4}  # fmt: skip
 """How many of eight problems each model's folder answers rightly; the base none."""
 
 
@@ -53,7 +54,7 @@ def trained(tmp_path, monkeypatch):
     for place in ("trainer.run.train", "merging.training.rewarded.train"):
         monkeypatch.setattr(place, trainer)
     monkeypatch.setattr(Answers, "asked", [])
-    overrides = ["baselines=[teacher_more]", "evaluation.samples_per_problem=1"]
+    overrides = ["baselines=[teacher_more, opd_more]", "evaluation.samples_per_problem=1"]
     for name in ("math", "code"):
         rows = [{"id": f"p{i}", **row} for i, row in enumerate(sum_rows(8))]
         write_jsonl(
@@ -62,9 +63,10 @@ def trained(tmp_path, monkeypatch):
         benchmark = {"kind": "math", "name": f"{name}_sums", "path": f"./{name}.sums.jsonl"}
         overrides.append(f"domains.{name}.benchmarks=[{json.dumps(benchmark)}]")
     loaded, teachers = polished_config(tmp_path, *overrides), experts(tmp_path)
-    folder = open_run(loaded, tmp_path / "run").written().folder
+    run = open_run(loaded, tmp_path / "run").written()
+    folder = run.folder
     run_module.train_student(folder, teachers, FakeCluster())
-    run_module.train_baselines(folder, teachers, [], FakeCluster())
+    run_module.train_baselines(folder, teachers, run.found.routed, FakeCluster())
     samples = run_module.evaluate_models(folder, teachers, make_generator=Answers)
     return loaded, folder, teachers, samples
 
@@ -90,6 +92,12 @@ def test_the_report_shows_both_students_and_the_control_beside_the_teacher(train
     assert gains["base", "math_sums"] == 6 / 8 and gains["math-teacher", "math_sums"] == 2 / 8
     assert ("math-teacher", "code_sums") not in gains
     assert report["polish"]["rollouts"] == {"math": 8, "code": 8} and report["polish"]["left_out"] == []
+    assert scores["opd_more"]["accuracy"] == 3 / 8
+    (verdict,) = [v for v in report["verdicts"] if (v["domain"], v["against"]) == ("math", "opd_more")]
+    assert verdict["outcome"] == "beats" and "n = 8" in verdict["sentence"]
+    assert report["polish"]["more"] == {
+        "model": "opd_more", "steps": 4, "rollouts": {"math": 8, "code": 8}
+    }  # fmt: skip
     assert report["polish"]["controls"]["math"] == {"model": "math-teacher-more", "steps": 2, "rollouts": 8}
     card = re.sub(r"\\(.)", r"\1", (folder.student / "README.md").read_text())
     assert (
@@ -107,6 +115,7 @@ def test_a_sweep_shows_the_control_and_says_that_students_are_polished(trained, 
     sweep_report.write(tmp_path, [run], {run: folder}, teachers, {run: samples}, folder.measured)
     page = json.loads((tmp_path / "sweep.json").read_text())
     fixed = {curve["benchmark"]: list(curve["fixed"]) for curve in page["curves"]}
+    # `opd_more` depends on a run's lambda, as the distilled student does
     assert fixed["math_sums"] == ["base", "math-teacher", "code-teacher", "math-teacher-more"]
     said = (tmp_path / "sweep.md").read_text()
     assert (
