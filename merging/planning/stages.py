@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from configs.blocks.baselines import DistilledBaseline
 from configs.schema import MergeConfig
 from merging.baselines.kinds import TRAINED
 from merging.checks.found import Preflight
@@ -97,7 +96,7 @@ def _training_stages(config: MergeConfig, found: Preflight, run_dir: Path) -> li
         scale = TRAINED[baseline.kind].reward_scale(baseline)
         schedule = None if scale is None else schedule_of(config, work, scale)
         stage = _training_stage(config, f"baseline {baseline.kind}", made, done, schedule)
-        is_distilled = isinstance(baseline, DistilledBaseline)
+        is_distilled = baseline in config.distilled_baselines()
         stages.append(_validated(stage, config, found, work) if is_distilled else stage)
     return stages
 
