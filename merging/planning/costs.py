@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.blocks.baselines import DistilledBaseline
 from configs.schema import MergeConfig
 from merging.baselines.kinds import TRAINED
 from merging.checks.found import Preflight
@@ -255,7 +254,7 @@ class Costs:
         """The merge's training at another lambda or going on, without teachers, or on their answers."""
         baseline = next(one for one in self.config.trained_baselines() if one.kind == kind)
         schedule = TRAINED[kind].schedule(baseline, self.config, self.run_dir)
-        is_distilled = isinstance(baseline, DistilledBaseline)
+        is_distilled = baseline in self.config.distilled_baselines()
         validate_every = self.config.training.validate_every if is_distilled else None
         step = self._merge_step(schedule, TRAINED[kind].steps(self.config), validate_every)
         if kind != "sft":

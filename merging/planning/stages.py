@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from configs.blocks.baselines import DistilledBaseline
 from configs.schema import MergeConfig
 from merging.baselines.kinds import TRAINED
 from merging.checks.found import Preflight
@@ -92,7 +91,7 @@ def _training_stages(config: MergeConfig, found: Preflight, run_dir: Path) -> li
         kind = TRAINED[baseline.kind]
         steps, schedule = kind.steps(config), kind.schedule(baseline, config, run_dir)
         stage = _training_stage(config, f"baseline {baseline.kind}", made, done, steps, schedule)
-        is_distilled = isinstance(baseline, DistilledBaseline)
+        is_distilled = baseline in config.distilled_baselines()
         stages.append(_validated(stage, config, found, work) if is_distilled else stage)
     return stages
 

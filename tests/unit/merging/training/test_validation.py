@@ -122,7 +122,7 @@ def test_by_default_no_job_validates_and_nothing_is_written(opened, monkeypatch)
     assert merged(run, monkeypatch, trainer).validation is None and moved(run.folder.student) == 2.0
 
 
-def test_the_pool_is_validated_by_a_trainer_of_ours(opened):
+def test_without_validations_the_pool_is_trained_by_verls_own_trainer(opened):
     def mode(*overrides):
         config = opened("scorer.kind=pool", *overrides).folder.config
         job = merge_job(config, "merge", {"math": "m", "code": "c"}, Path("t"), Path("w"))
@@ -131,7 +131,7 @@ def test_the_pool_is_validated_by_a_trainer_of_ours(opened):
     assert mode() == ("sync", ())
 
 
-def test_and_is_by_verls_own_without_validations(opened):
+def test_with_validations_the_pool_is_trained_by_one_of_ours(opened):
     config = opened("scorer.kind=pool", *ON).folder.config
     job = merge_job(config, "merge", {"math": "m", "code": "c"}, Path("t"), Path("w"))
     assert job.verl_overrides["trainer.v1.trainer_mode"] == OWN_SYNC_MODE
