@@ -164,7 +164,7 @@ def test_other_users_may_take_a_lock_that_is_for_all(tmp_path, for_all_users, mo
 
 def test_a_file_that_may_not_be_opened_is_an_error_or_no_lock(tmp_path):
     (tmp_path / "lock").mkdir()
-    with pytest.raises(OSError), lock(tmp_path / "lock", "", refuse):
+    with pytest.raises(ConfigError, match="cannot be locked"), lock(tmp_path / "lock", "", refuse):
         pytest.fail("nothing was locked")
     with lock(tmp_path / "lock", "", refuse, for_all_users=True):
         pass
@@ -240,6 +240,67 @@ def test_a_lock_file_that_does_not_say_who_holds_it(tmp_path):
     with lock(tmp_path / ".lock", "half a rec", refuse), pytest.raises(ConfigError) as caught:
         check_free(tmp_path)
     assert str(caught.value).startswith(f"run folder {tmp_path}: in use by a live run; wait for it")
+
+
+DAMAGED_RECORDS = (
+    "3",
+    "null",
+    "[]",
+    '{"pid": 1}',
+    '{"pid": "x", "started": 1}',
+    '{"pid": 1, "started": null}',
+    '{"pid": 1, "started": 1e300}',
+    '{"pid": 1, "started": -1e15}',
+    "[" * 100_000,
+    "\x1b[31m",
+)
+
+
+@pytest.mark.parametrize("record", DAMAGED_RECORDS, ids=lambda text: text[:20])
+def test_a_held_lock_of_damaged_content_is_held_all_the_same(tmp_path, record):
+    with lock(tmp_path / ".lock", record, refuse):
+        for attempt in attempts(tmp_path):
+            with pytest.raises(ConfigError) as caught:
+                attempt()
+            assert str(caught.value).startswith(f"run folder {tmp_path}: in use by a live run; wait for it")
+
+
+def test_a_command_that_no_terminal_should_be_sent_is_told_without_its_signs(tmp_path):
+    record = json.dumps({"pid": 7, "started": 1, "command": "protege\n\x1b[31m " + "x" * 5000})
+    with lock(tmp_path / ".lock", record[:4000] + '"}', refuse), pytest.raises(ConfigError) as caught:
+        check_free(tmp_path)
+    said = str(caught.value)
+    assert "process 7" in said and "protege [31m xxx" in said and said.isprintable() and len(said) < 600
+
+
+NOT_A_LOCK = {
+    "a pipe": os.mkfifo,
+    "a folder": os.mkdir,
+    "a link to nowhere": lambda path: os.symlink("nowhere", path),
+    "a link to itself": lambda path: os.symlink(path.name, path),
+    "a device": lambda path: os.symlink("/dev/zero", path),
+    "a terminal": lambda path: os.symlink("/dev/tty", path),
+}
+
+
+@pytest.mark.parametrize("make", NOT_A_LOCK.values(), ids=NOT_A_LOCK)
+def test_what_is_no_file_is_no_lock_and_nobody_waits_for_it(tmp_path, make):
+    make(tmp_path / ".lock")
+    kind = (tmp_path / ".lock").lstat().st_mode
+    for attempt in attempts(tmp_path):
+        with pytest.raises(ConfigError, match=re.escape(str(tmp_path / ".lock"))):
+            attempt()
+    with lock(tmp_path / ".lock", "", refuse, for_all_users=True):
+        assert (tmp_path / ".lock").lstat().st_mode == kind
+
+
+def test_a_full_disk_that_takes_no_lock_is_told_as_one(tmp_path, monkeypatch):
+    def full(*_arguments, **_named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("common.locks.FileLock.acquire", full)
+    with pytest.raises(OSError, match="No space left"), lock(tmp_path / "lock", "", refuse):
+        pytest.fail("nothing was locked")
 
 
 def test_a_file_is_no_run_folder(tmp_path):
