@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from common import disk
 from trainer.job import TrainingJob
@@ -79,7 +78,7 @@ def _lost(nodes: Nodes, since: float, said: str) -> tuple[DeadActor | None, str 
         time.sleep(0.5)
 
 
-def first_error(cause: dict[str, Any] | None, dead: DeadActor | None) -> str | None:
+def first_error(cause: failures.Failure | None, dead: DeadActor | None) -> str | None:
     """What was recorded first, unless an actor had died before, or a node, which Ray notices late."""
     if dead is not None and (cause is None or dead.with_its_node or dead.seconds <= cause["time"]):
         return dead.text

@@ -12,18 +12,31 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from typing_extensions import TypedDict
+
+from common.errors import ConfigError
+from common.reading import lines_of, opened, typed_json
 from trainer.processes.actors import ADVICE
 
 CONFIG_KEY = "protege.failures_file"
 """Key in verl's config that carries the file's path to every worker."""
 
 
+class Failure(TypedDict):
+    """One error, as a line of the file."""
+
+    time: float
+    """Seconds since the epoch."""
+    where: str
+    error: str
+    traceback: str
+
+
 def record(path: str | os.PathLike[str], where: str, error: BaseException) -> None:
     """Appends one error, with its traceback and the time in seconds since the epoch; on a full disk it stays
     with its raiser alone."""
-    line = {
+    line: Failure = {
         "time": time.time(),
         "where": where,
         "error": summary(error),
@@ -55,11 +68,11 @@ ITS_END = "died unexpectedly before finishing this task"
 """Ray's words for an actor that ended later; which one, and how, stands in the lines that follow them."""
 
 
-def first(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The earliest error in the file, or None where nothing failed."""
-    if not Path(path).exists():
-        return None
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # a line that a full disk has cut
-            return json.loads(line)
+def first(path: str | os.PathLike[str]) -> Failure | None:
+    """The earliest error in the file, or None where nothing failed, or the file cannot be read: what ended
+    the training is told all the same."""
+    with suppress(ConfigError), opened(Path(path), "the errors of a training") as file:
+        for line in lines_of(file, Path(path)):
+            with suppress(ConfigError):  # a line that a full disk has cut
+                return typed_json(line, Failure, str(path))
     return None

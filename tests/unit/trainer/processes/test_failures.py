@@ -1,5 +1,9 @@
 """The list of a run's failures, and an error in one line, whichever process it comes from."""
 
+import os
+
+import pytest
+
 from trainer.processes import failures
 
 
@@ -79,3 +83,32 @@ def test_a_full_disk_keeps_no_record_and_a_line_that_it_cut_is_none(tmp_path):
     assert failures.first(path) is None
     failures.record(path, "trainer", KeyError("x"))
     assert failures.first(path)["where"] == "trainer"
+
+
+DAMAGED_LINES = (
+    b"3",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"time": "x", "where": "w", "error": "e", "traceback": "t"}',
+    b'{"time": 1, "where": "w", "error": null, "traceback": "t"}',
+    b"\xff\xfe",
+    b"\0" * 9,
+    b"[" * 100_000,
+    b"9" * 6000,
+)
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES, ids=lambda line: repr(line[:20]))
+def test_a_damaged_line_hides_no_other(tmp_path, line):
+    path = tmp_path / "failures.jsonl"
+    path.write_bytes(line + b"\n")
+    assert failures.first(path) is None
+    failures.record(path, "trainer", KeyError("x"))
+    assert failures.first(path)["where"] == "trainer"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_of_failures_is_none(tmp_path, make):
+    make(tmp_path / "failures.jsonl")
+    assert failures.first(tmp_path / "failures.jsonl") is None
