@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -60,7 +61,7 @@ class ShardedModule:
         self._check_files()
         self.reader = self._sharded(mesh)
         self.storages = [
-            (shard.untyped_storage(), shard.untyped_storage().nbytes()) for shard in self._shards()
+            (shard.untyped_storage(), shard.untyped_storage().nbytes()) for shard in self._shards().values()
         ]
         self.free()
 
@@ -78,9 +79,22 @@ class ShardedModule:
         """Allocates this rank's share of the weights and reads it."""
         for storage, size in self.storages:
             storage.resize_(size)
-        for shard in self._shards():
+        for shard in self._shards().values():
             shard.fill_(float("nan"))  # memory of another model: what is not read must not pass for read
         load(self._weights(), storage_reader=HuggingFaceStorageReader(self.path))
+
+    def refuse_not_finite(self) -> None:
+        """Raises ValueError, on all ranks alike, for a weight of the loaded model that is NaN or infinite."""
+        shards = self._shards()
+        names = list(shards)
+        own = (place for place, name in enumerate(names) if not bool(shards[name].isfinite().all()))
+        first = torch.tensor([next(own, len(names))], device=self.device)
+        dist.all_reduce(first, dist.ReduceOp.MIN)
+        if int(first) < len(names):
+            raise ValueError(
+                f"model {self.name!r} at {self.path}: {names[int(first)]} holds numbers that are not finite "
+                "(NaN or infinity)"
+            )
 
     def free(self) -> None:
         """Frees this rank's share of the weights."""
@@ -149,9 +163,10 @@ class ShardedModule:
             value.copy_(buffers[name])
         return reader
 
-    def _shards(self) -> list[Tensor]:
-        """This rank's rows of every weight."""
-        return [value.to_local() for value in self.model.parameters() if isinstance(value, DTensor)]
+    def _shards(self) -> dict[str, Tensor]:
+        """This rank's rows of every weight, by name; the order is the same on all ranks."""
+        named = self.model.named_parameters()
+        return {name: value.to_local() for name, value in named if isinstance(value, DTensor)}
 
 
 class _Reader(nn.Module):

@@ -34,13 +34,14 @@ class ShardedScorer:
         dtype: name of a torch dtype, such as "bfloat16".
         tokens_per_batch: most tokens in one forward pass of a rank, whose sequences are packed without
             padding; a longer sequence has a pass of its own.
-        canary: load each model now and read a few fixed tokens, and again whenever it is loaded, and compare
+        canary: read a few fixed tokens now, and again whenever a model is loaded, and compare
             (`teachers.scoring.canary`).
 
     Everything but `close` is collective: all ranks of torch's default process group construct the scorer, and
-    ask for the same models in the same order. Raises ValueError, on all ranks, where a model's vocabulary has
-    another size than the first one's, where a model cannot be read by shard (`ShardedModule`), or, with
-    `canary`, where its log-probabilities are not finite.
+    ask for the same models in the same order. Each model is loaded once at first. Raises ValueError, on all
+    ranks, where a model's vocabulary has another size than the first one's, where a model cannot be read by
+    shard (`ShardedModule`), where a weight is NaN or infinite, or, with `canary`, where its log-probabilities
+    are not finite.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class ShardedScorer:
         """Bytes of the models' files that this rank has read."""
         self.canary = Canary(ShardedModule.canary_logp) if canary else None
         self._check_vocabularies()
-        for name in models if canary else ():
-            self._use(name)
+        for name in models:
+            self._use(name, is_first=True)
         self.close()
 
     def score(self, model: str, sequences: list[Scored]) -> list[torch.Tensor]:
@@ -91,7 +92,7 @@ class ShardedScorer:
             self.modules[self.current].free()
         self.current = None
 
-    def _use(self, model: str) -> ShardedModule:
+    def _use(self, model: str, is_first: bool = False) -> ShardedModule:
         module = self.modules[model]
         if self.current != model:
             self.close()
@@ -99,6 +100,8 @@ class ShardedScorer:
             self.current = model
             self.swaps += 1
             self.bytes_read += module.bytes_per_load
+            if is_first:
+                module.refuse_not_finite()
             self._read_canary(module)
         return module
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from teachers.scoring.canary import canary_logp
+from teachers.scoring.canary import canary_logp, tokens_for
 from teachers.scoring.sharded import module
 from teachers.scoring.sharded.scorer import ShardedScorer
 from tests.helpers.gloo_ranks import one_rank
@@ -74,6 +74,22 @@ def broken(folder: Path) -> Path:
     return changed_copy(folder, break_one)
 
 
+def unread(folder: Path) -> Path:
+    """A number that no canary reads: the row of its last token, which is none of the canary's."""
+    from transformers import AutoConfig
+
+    tokens = tokens_for(AutoConfig.from_pretrained(STUDENT))
+    row = next(row for row in reversed(range(99)) if row not in tokens)
+
+    def break_row(name: str, value: np.ndarray) -> np.ndarray:
+        if "embed_tokens" in name:
+            value = value.copy()
+            value[row, 0] = np.inf
+        return value
+
+    return changed_copy(folder, break_row)
+
+
 @pytest.mark.parametrize(
     "make, told",
     [
@@ -85,7 +101,8 @@ def broken(folder: Path) -> Path:
             ["quantized"],
         ),
         (lambda folder: qwen3_copy(folder, vocab_size=128), ["vocabulary of 128", "one of 99"]),
-        (broken, ["not finite"]),
+        (broken, ["not finite", LAYER]),
+        (unread, ["not finite", "embed_tokens"]),
     ],
 )
 def test_models_that_cannot_be_read_are_refused_at_once(tmp_path, make, told):
@@ -119,10 +136,16 @@ def test_the_canary_notices_files_that_change(tmp_path, dtype):
     scorer.score("reference", SEQUENCES[:1])
 
 
-def test_without_the_canary_nothing_is_read_at_first_and_nothing_noticed(tmp_path):
+@pytest.mark.parametrize("make", [broken, unread])
+def test_numbers_that_are_not_finite_are_refused_without_the_canary_too(tmp_path, make):
+    with refuses("model 'math'", "not finite", error=ValueError):
+        sharded(canary=False, math=make(tmp_path / "math"))
+
+
+def test_without_the_canary_nothing_is_noticed(tmp_path):
     folder = noisy_copy(tmp_path / "math", seed=1)
     scorer = sharded(canary=False, math=folder)
-    assert scorer.swaps == 0
+    assert scorer.swaps == 2 and scorer.current is None  # each was loaded once
     (before,) = scorer.score("math", SEQUENCES[:1])
     scorer.close()
     write_weights(folder, {n: 1.5 * v if n == LAYER else v for n, v in weights_of(folder).items()})
