@@ -11,7 +11,7 @@ from common.errors import ConfigError, RunFailed
 from common.files import write_json
 from common.locks import RunLock
 from common.progress import bar, say
-from configs.load import LoadedConfig, load_config
+from configs.load import LoadedConfig
 from configs.places import registry_root
 from merging.baselines.kinds import TRAINED, Sources
 from merging.baselines.oracle import with_oracle
@@ -26,7 +26,7 @@ from merging.planning.plan import make_plan
 from merging.state.baseline_record import is_made
 from merging.state.cluster import Cluster, NoCluster
 from merging.state.harness import ceilings, check_harness
-from merging.state.run_folder import RESOLVED, RunFolder
+from merging.state.run_folder import RunFolder, load_resolved
 from merging.state.served import write_facts
 from merging.state.teacher import Teacher
 from merging.training.agreement import decide_open_prompts
@@ -93,7 +93,7 @@ def evaluate_run(run_dir: Path) -> Path:
 
     Raises ConfigError for a training that is not finished, and RunFailed.
     """
-    loaded = load_config(run_dir / RESOLVED)
+    loaded = load_resolved(run_dir)
     warm.start(loaded.config.hardware)
     found = preflight(loaded, run_dir)
     with RunLock(run_dir):
@@ -111,7 +111,7 @@ def report_run(run_dir: Path) -> Path:
     """
     from eval.jobs import all_jobs, stored_samples
 
-    loaded = load_config(run_dir / RESOLVED)
+    loaded = load_resolved(run_dir)
     found = checked(Preflight(config=loaded.config, run_dir=run_dir), STORED)
     with RunLock(run_dir):
         folder = RunFolder.open(run_dir, loaded, found)

@@ -15,9 +15,8 @@ from common.digests import file_sha256
 from common.errors import ConfigError
 from common.progress import say
 from common.reading import read_json
-from configs.load import load_config
 from eval.report.sections.trained_lambda import Phase
-from merging.state.run_folder import RESOLVED
+from merging.state.run_folder import RESOLVED, load_resolved
 
 if TYPE_CHECKING:
     from eval.compared.data import BenchmarkRecord, RunRecord
@@ -78,7 +77,7 @@ def read_run(path: Path, label: str) -> RunRecord:
                 f"{path}: has no finished report (no {name}); `protege merge` with its config finishes it, "
                 f"`protege eval {path}` evaluates a trained run and writes its report"
             )
-    config = load_config(path / RESOLVED).config
+    config = load_resolved(path).config
     report = _read(path, "report.json", dict[str, Any])
     _read(path, "report.json", _Report)
     _read(path, "manifest.json", dict[str, Any])

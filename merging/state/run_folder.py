@@ -63,9 +63,9 @@ class RunFolder:
             _refuse_other_merge(path, _stored(stored), resolved)
         if loaded.path != stored.absolute():  # `eval` and `report` start from the folder itself
             write_text(path / "config.yaml", loaded.text + _overrides_note(loaded))
-        text = yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        if not stored.exists() or read_text(stored) != text:
-            write_text(stored, text)
+            text = yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+            if not stored.exists() or read_text(stored) != text:
+                write_text(stored, text)
         from merging.state.chosen_scales import with_chosen
 
         return cls(path, with_chosen(found.with_folders(loaded.config), path), Measured(path))
@@ -183,7 +183,11 @@ class RunFolder:
         path = self.path / TEACHERS
         if not path.exists():
             raise ConfigError(f"{TEACHERS} is missing, so the evaluated experts are unknown")
-        return read_json(path, list[Teacher], "the experts that were evaluated")
+        teachers = read_json(path, list[Teacher], "the experts that were evaluated")
+        if sorted(found := [teacher.domain for teacher in teachers]) != sorted(self.config.domains):
+            wanted = ", ".join(self.config.domains)
+            raise ConfigError(f"{path}: holds the experts of {', '.join(found) or 'none'}, not of {wanted}")
+        return teachers
 
     def teacher_names(self) -> dict[str, str]:
         """Name of each domain's teacher in samples and report."""
@@ -246,6 +250,19 @@ _Dumper.add_representer(str, _represent_text)
 def _stored(path: Path) -> dict[str, Any]:
     """The folder's config, with the defaults of fields that a newer version has added."""
     return _plain(load_config(path).config)
+
+
+def load_resolved(run_dir: Path) -> LoadedConfig:
+    """The config that a run's folder holds. Raises ConfigError for one that was cut off too: what it lacks
+    would be taken for a default."""
+    path = run_dir / RESOLVED
+    loaded, last = load_config(path), list(MergeConfig.model_fields)[-1]
+    if last not in loaded.config.model_fields_set or not loaded.text.endswith("\n"):
+        raise ConfigError(
+            f"{path}: cut off (it ends with the key `{last}` and a line break); delete it, and `protege "
+            "merge` with the run's config writes it again"
+        )
+    return loaded
 
 
 def _plain(config: MergeConfig) -> dict[str, Any]:

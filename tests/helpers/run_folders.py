@@ -70,7 +70,8 @@ def write_run(
     folder.mkdir(parents=True)
     config = {**config_of(folder.name), **(config or {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "config.resolved.yaml").write_text(yaml.safe_dump(config))
+    resolved = {**config, "registry": None}
+    (folder / "config.resolved.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
     samples: dict[tuple[str, str], list[Sample]] = {}
     for model, found in models.items():
         for sample in found:

@@ -16,7 +16,7 @@ from eval.records import Completion
 from merging import run as run_module
 from merging.checks.preflight import preflight
 from merging.state.cluster import NoCluster
-from merging.state.run_folder import RESOLVED, RunFolder
+from merging.state.run_folder import RESOLVED, RunFolder, load_resolved
 from tests.helpers.cli_runner import protege
 from tests.helpers.tiny_model import config_dict, sum_rows, write_config, write_jsonl, write_model
 
@@ -166,3 +166,33 @@ def test_a_baseline_that_is_declared_and_not_made_is_refused(folder, idle):
     (folder.path / RESOLVED).write_text(yaml.safe_dump(stored))
     with pytest.raises(ConfigError, match=r"baseline `ties` is not made yet .*`protege merge` makes it"):
         run_module.report_run(folder.path)
+
+
+def test_a_resolved_config_that_was_cut_off_is_refused_wherever_it_was_cut(folder, idle):
+    """What it lacks would be taken for a default."""
+    path = folder.path / RESOLVED
+    whole = path.read_bytes()
+    lines = [place + 1 for place in range(len(whole)) if whole[place : place + 1] == b"\n"][:-1]
+    for end in [*lines[-3:], lines[-20], *range(len(whole) - 3, len(whole))]:
+        path.write_bytes(whole[:end])
+        with pytest.raises(ConfigError, match=str(path)):
+            load_resolved(folder.path)
+    assert "cut off" in refused(folder)
+    assert path.read_bytes() == whole[:-1]
+
+
+def test_a_refused_report_leaves_the_config_as_it_was(folder, idle):
+    path = folder.path / RESOLVED
+    changed = yaml.safe_load(path.read_text())
+    changed["evaluation"]["seed"] = 7
+    text = "# by hand\n" + yaml.safe_dump(changed, sort_keys=False)
+    path.write_text(text)
+    assert "the report cannot be written" in refused(folder)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("change", [lambda each: each * 2, lambda each: each[:1], lambda each: []])
+def test_experts_of_other_domains_are_refused(folder, idle, change):
+    path = folder.path / "teachers.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert "holds the experts of" in refused(folder)
