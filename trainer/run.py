@@ -107,14 +107,18 @@ def last_checkpoint(folder: Path) -> int:
     if not tracker.exists():
         return 0
     if told := _tracked(tracker):
-        if not told.isdecimal():
+        if not _is_step(told):
             raise ConfigError(
                 f"{tracker}: holds {told!r:.40} and not the step of the last checkpoint; write the number of "
                 "the newest whole folder global_step_<number> there, or delete the folder to begin anew"
             )
         return int(told)
     steps = [path.name.removeprefix("global_step_") for path in folder.glob("global_step_*")]
-    return max((int(step) for step in steps if step.isdecimal()), default=0)
+    return max((int(step) for step in steps if _is_step(step)), default=0)
+
+
+def _is_step(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
 
 
 def _tracked(tracker: Path) -> str:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from pydantic import Field, FiniteFloat, NonNegativeInt
 from typing_extensions import TypedDict
 
 from common.errors import ConfigError
@@ -24,8 +26,8 @@ SAMPLE_SECONDS = 10.0
 class Stored(TypedDict, total=False):
     """What the file holds."""
 
-    wall_seconds: dict[str, float]
-    peak_memory_bytes: int
+    wall_seconds: dict[str, Annotated[FiniteFloat, Field(ge=0)]]
+    peak_memory_bytes: NonNegativeInt
 
 
 class Measured:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from common.errors import ConfigError
 from merging.state import measure
 from merging.state.measure import Measured, memory_of_tree
 
@@ -95,3 +96,14 @@ def test_a_full_disk_does_not_hide_what_the_block_failed_of(tmp_path, monkeypatc
         raise ValueError("the cause")
     with pytest.raises(OSError, match="No space"), watched():
         pass
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"wall_seconds": {"merge": NaN}}', '{"wall_seconds": {"merge": Infinity}}',
+     '{"wall_seconds": {"merge": -1}}', '{"peak_memory_bytes": -1}', '{"peak_memory_bytes": null}'],
+)  # fmt: skip
+def test_what_was_never_measured_is_refused(tmp_path, content):
+    (tmp_path / "measured.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"measured\.json"):
+        Measured(tmp_path)
