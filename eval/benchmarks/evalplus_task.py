@@ -25,6 +25,7 @@ from eval.grading.programs import extract_program
 from eval.records import Completion, Grade, Problem, Verdict
 
 FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
+TEXTS, LISTS = ("task_id", "prompt", "entry_point", "canonical_solution"), ("base_input", "plus_input")
 INSTRUCTION = (
     "Solve this task in Python. Answer with one complete program, imports included, in a single "
     "fenced code block.\n\n```python\n{prompt}\n```"
@@ -48,7 +49,7 @@ def open_published(config: StandardBenchmark, release: EvalPlusRelease) -> Bench
                 f"it lies in {release.cached()}; remove it, and `protege fetch CONFIG` downloads it again"
             )
     place = f"benchmark {config.name}: {config.path or release.release}"
-    require_fields(rows, FIELDS, place)
+    require_fields(rows, FIELDS, place, TEXTS, LISTS)
     texts = [INSTRUCTION.format(prompt=row["prompt"].strip()) for row in rows]
     return _task(config, rows, texts, release.dataset, "extract", origin, place)
 
@@ -66,8 +67,8 @@ def open_own(config: EvalPlusBenchmark) -> BenchmarkTask:
     """A problem file of the user's in HumanEval+ format. Raises ConfigError."""
     rows = read_rows(config.path, config.name)
     place = f"benchmark {config.name}: {config.path}"
-    require_fields(rows, (*FIELDS, config.prompt_field), place)
-    texts = [str(row[config.prompt_field]) for row in rows]
+    require_fields(rows, (*FIELDS, config.prompt_field), place, (*TEXTS, config.prompt_field), LISTS)
+    texts = [row[config.prompt_field] for row in rows]
     origin = f"{config.path} (the user's own file; licence: the user's)"
     return _task(config, rows, texts, "humaneval", config.completion, origin, place)
 

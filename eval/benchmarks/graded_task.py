@@ -72,11 +72,11 @@ def _own_rows(config: GradedBenchmark) -> tuple[Rows, str]:
     rows = read_rows(config.path, config.name)
     place = f"benchmark {config.name}: {config.path}"
     wanted = [config.problem_field, *([config.answer_field] if needs_answer(config.grader) else [])]
-    require_fields(rows, wanted, place)
+    require_fields(rows, wanted, place, texts=(config.problem_field,))
     ids = row_ids(rows)
     require_unique_ids(ids, f"benchmark {config.name}")
     found = [
-        {"id": id, "problem": str(row[config.problem_field]), "answer": row.get(config.answer_field)}
+        {"id": id, "problem": row[config.problem_field], "answer": row.get(config.answer_field)}
         for id, row in zip(ids, rows, strict=True)
     ]
     return found[: config.limit], f"{config.path} (the user's own file; licence: the user's)"

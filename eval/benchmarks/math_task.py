@@ -68,7 +68,7 @@ def open_published(config: StandardBenchmark, hub: HubSource) -> BenchmarkTask:
             split = f"configuration {hub.configuration}, {split}"
         origin = f"{hub.path} on the Hugging Face hub ({split}"
     place = f"benchmark {config.name}"
-    require_fields(rows, (hub.problem_field, "answer"), place)
+    require_fields(rows, (hub.problem_field, "answer"), place, texts=(hub.problem_field,))
     if config.path is None and len(rows) != hub.n_problems:
         raise ConfigError(f"{place}: {hub.path} has {len(rows)} problems, not the published {hub.n_problems}")
     ids = [str(row.get(hub.id_field, row.get("id", number))) for number, row in enumerate(rows)]
@@ -86,9 +86,9 @@ def open_own(config: MathBenchmark) -> BenchmarkTask:
     """The user's own problems; a field `id` is used if every problem has one. Raises ConfigError."""
     rows = read_rows(config.path, config.name)
     place = f"benchmark {config.name}: {config.path}"
-    require_fields(rows, (config.problem_field, config.answer_field), place)
+    require_fields(rows, (config.problem_field, config.answer_field), place, texts=(config.problem_field,))
     ids = row_ids(rows)
-    texts = [str(row[config.problem_field]) + config.suffix for row in rows]
+    texts = [row[config.problem_field] + config.suffix for row in rows]
     answers = [row[config.answer_field] for row in rows]
     origin = f"{config.path} (the user's own file; licence: the user's)"
     if config.grader == "number":

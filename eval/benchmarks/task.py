@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,14 +73,26 @@ def local_file(name: str, file: str = "FILE.jsonl") -> str:
     return f"a local copy: {{kind: standard, name: {name}, path: {file}}}"
 
 
-def require_fields(rows: Sequence[dict[str, Any]], fields: Sequence[str], place: str) -> None:
-    """Raises ConfigError if a row lacks one of the fields; `place` says whose rows these are."""
+def require_fields(
+    rows: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    place: str,
+    texts: Collection[str] = (),
+    lists: Collection[str] = (),
+) -> None:
+    """Raises ConfigError if a row lacks one of the fields, or if one that must be a text or a list is none
+    (`{}` is a list of nothing: MBPP+ writes it so); `place` says whose rows these are."""
     for number, row in enumerate(rows, start=1):
         missing = [name for name in fields if row.get(name) is None]
         if missing:
             raise ConfigError(
                 f"{place}: problem {number} has no {missing[0]!r}; it has {', '.join(sorted(row))}"
             )
+        for word, kind, of_kind in (("a text", str, texts), ("a list", list, lists)):
+            given = [name for name in fields if name in of_kind and not (kind is list and row[name] == {})]
+            if other := [name for name in given if not isinstance(row[name], kind)]:
+                told = f"{other[0]!r} must be {word}, got {row[other[0]]!r:.60}"
+                raise ConfigError(f"{place}: problem {number}: {told}")
         halves = [name for name in fields if isinstance(row[name], str) and HALF.search(row[name])]
         if halves:
             raise ConfigError(

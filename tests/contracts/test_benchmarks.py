@@ -240,3 +240,26 @@ def test_the_limit_takes_the_first_problems(tmp_path):
     path = write_jsonl(tmp_path / "m.jsonl", OWN_MATH)
     task = open_benchmark(MathBenchmark(kind="math", name="m", path=path, limit=1))
     assert [problem.id for problem in task.problems] == ["a"]
+
+
+WRONG_TYPES = (5, 1.5, True, [1], {"a": 1}, [{"a": 1}])
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("value", WRONG_TYPES, ids=repr)
+def test_a_problem_that_is_no_text_is_refused(entry, value, tmp_path):
+    field = {"append": "instruction", "extract": "instruction", "gsm8k": "question"}.get(entry, "problem")
+    if entry in ("math", "number", "humaneval_plus", "mbpp_plus"):
+        field = "prompt"
+    field = "question_content" if entry == "livecodebench_v6" else field
+    with pytest.raises(ConfigError, match=rf"problem 1: '{field}' must be a text, got "):
+        open_benchmark(config_of(entry, tmp_path, change={field: value}))
+
+
+FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_program_that_is_of_another_type_is_refused(field, tmp_path):
+    with pytest.raises(ConfigError, match=rf"problem 1: '{field}' must be a (text|list), got"):
+        open_benchmark(config_of("append", tmp_path, change={field: 7}))

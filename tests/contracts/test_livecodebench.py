@@ -130,6 +130,10 @@ def test_a_slow_machine_is_tried_once_more_and_a_broken_sandbox_is_unscored(open
     assert (grade.verdict, grade.detail) == ("unscored", "no seccomp here")
 
 
+def hidden(pickled: bytes) -> str:
+    return base64.b64encode(zlib.compress(pickled)).decode()
+
+
 class Hostile:
     def __reduce__(self):
         return (os.system, ("touch /tmp/protege-was-run",))
@@ -138,7 +142,20 @@ class Hostile:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"private_test_cases": base64.b64encode(zlib.compress(pickle.dumps(Hostile()))).decode()}, "system"),
+        ({"private_test_cases": hidden(pickle.dumps(Hostile()))}, "something else than a text"),
+        ({"private_test_cases": hidden(pickle.dumps(["[]"]))}, "something else than a text"),
+        ({"private_test_cases": hidden(b"\x80\x02K\x01r\xff\xff\xff\x7f.")}, "something else than a text"),
+        ({"private_test_cases": hidden(b"")}, "its tests cannot be read"),
+        ({"private_test_cases": hidden(b".")}, "a pickle of 0 texts"),
+        ({"private_test_cases": hidden(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f")}, "cannot be read"),
+        ({"private_test_cases": hidden(pickle.dumps("[" * 5000))}, "its text: not JSON"),
+        ({"private_test_cases": hidden(pickle.dumps("[]"))[:20]}, "its tests cannot be read"),
+        ({"private_test_cases": base64.b64encode(zlib.compress(b"x" * 999)[:-4]).decode()}, "cut off"),
+        ({"private_test_cases": "[" * 5000}, "its text: not JSON"),
+        ({"private_test_cases": [1]}, "'private_test_cases' must be a text"),
+        ({"metadata": "{}" + "[" * 5000}, "its tests cannot be read"),
+        ({"metadata": 3}, "its tests cannot be read"),
+        ({"question_content": 3}, "'question_content' must be a text, got 3"),
         ({"private_test_cases": "not base64"}, "problem '2': its tests cannot be read"),
         ({"private_test_cases": "[]", "public_test_cases": "[]"}, "no test"),
         ({"public_test_cases": contest_tests(("1", "1"), kind="functional")}, "test types"),
@@ -154,6 +171,12 @@ def test_problems_that_cannot_be_judged_are_refused(opened, change, message):
     with pytest.raises(ConfigError, match=message) as refusal:
         opened(FUNCTION, {**STDIN, **change})
     assert "livecodebench_v6" in str(refusal.value) and not os.path.exists("/tmp/protege-was-run")
+
+
+def test_what_would_grow_without_end_is_refused(opened, monkeypatch):
+    monkeypatch.setattr(lcb, "LARGEST_FILE", 10_000)
+    with pytest.raises(ConfigError, match="more than 10000 bytes"):
+        opened(FUNCTION, {**STDIN, "private_test_cases": hidden(pickle.dumps("[" + " " * 20_000 + "]"))})
 
 
 def test_private_tests_may_be_plain_json(opened):

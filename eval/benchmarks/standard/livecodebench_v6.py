@@ -14,10 +14,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import inspect
-import io
-import json
 import os
-import pickle
+import pickletools
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from typing import Any
 
 from common.digests import json_sha256
 from common.errors import ConfigError
+from common.reading import LARGEST_FILE, plain_json
 from common.remote import HubFiles, local_copy
 from configs.blocks.benchmarks import StandardBenchmark
 from eval.benchmarks import contest_program
@@ -48,6 +47,7 @@ SOURCE = HubFiles(REPOSITORY, "dataset", (FILE,))
 N_PROBLEMS = 175
 LICENCE = "see the source"
 FIELDS = ("question_id", "question_content", "public_test_cases", "private_test_cases")
+TEXTS = FIELDS[1:]
 TEST_SECONDS = 6.0
 
 STARTER = (
@@ -81,7 +81,7 @@ def open_task(config: StandardBenchmark) -> BenchmarkTask:
         origin = f"{FILE} of {REPOSITORY} on the Hugging Face hub (revision main; licence: {LICENCE})"
         if len(rows) != N_PROBLEMS:
             raise ConfigError(f"{place}: {origin} has {len(rows)} problems, not {N_PROBLEMS}")
-    require_fields(rows, FIELDS, place)
+    require_fields(rows, FIELDS, place, TEXTS)
     require_unique_ids([str(row["question_id"]) for row in rows], place)
     problems = [_problem(row, f"{place}: problem {row['question_id']!r}") for row in rows[: config.limit]]
     digest = json_sha256(
@@ -115,14 +115,14 @@ def _download(name: str) -> list[dict[str, Any]]:
 def _problem(row: dict[str, Any], place: str) -> Problem:
     starter = str(row.get("starter_code") or "").strip()
     task = STARTER.format(starter) if starter else STDIN
-    text = f"{str(row['question_content']).strip()}\n\n{task}"
+    text = f"{row['question_content'].strip()}\n\n{task}"
     return Problem(str(row["question_id"]), ({"role": "user", "content": text},), _judge(row, place))
 
 
 def _judge(row: dict[str, Any], place: str) -> Judge:
     try:
-        given = json.loads(row["public_test_cases"]) + _private(row["private_test_cases"])
-        function = json.loads(row.get("metadata") or "{}").get("func_name")
+        given = _json(row["public_test_cases"]) + _private(row["private_test_cases"])
+        function = _json(row.get("metadata") or "{}").get("func_name")
         if not given:
             raise ValueError("no test")
         kinds = {test["testtype"] for test in given}
@@ -133,30 +133,46 @@ def _judge(row: dict[str, Any], place: str) -> Judge:
             raise ValueError(f"test types {sorted(kinds)}, function {function!r}")
         tests = [
             {
-                "input": [[json.loads(line) for line in t["input"].split("\n") if line.strip()]],
-                "output": json.loads(t["output"]),
+                "input": [[_json(line) for line in t["input"].split("\n") if line.strip()]],
+                "output": _json(t["output"]),
             }
             for t in given
         ]
         return Judge(function, tuple(tests))
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, pickle.UnpicklingError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ConfigError(f"{place}: its tests cannot be read: {type(error).__name__}: {error}") from None
 
 
 def _private(encoded: str) -> list[dict[str, Any]]:
     """Tests as JSON, or as base64 of zlib of a pickled text of JSON."""
-    try:
-        return json.loads(encoded)
-    except ValueError:
-        pickled = zlib.decompress(base64.b64decode(encoded))
-    return json.loads(_TextUnpickler(io.BytesIO(pickled)).load())
+    if encoded.lstrip().startswith("["):
+        return _json(encoded)
+    inflated = zlib.decompressobj()
+    pickled = inflated.decompress(base64.b64decode(encoded), LARGEST_FILE)
+    if not inflated.eof:
+        raise ValueError(f"cut off, or more than {LARGEST_FILE} bytes")
+    return _json(_pickled_text(pickled))
 
 
-class _TextUnpickler(pickle.Unpickler):
-    """Loads plain values and nothing that could run code."""
+def _json(text: str) -> Any:
+    return plain_json(text.encode(), "its text")
 
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, and a text needs nothing")
+
+TEXT, AROUND_IT = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"), (
+    "PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP",
+)  # fmt: skip
+"""Names of the steps of a pickle that make a text, and of those that may stand around it."""
+
+
+def _pickled_text(pickled: bytes) -> str:
+    """The one text of a pickle. Its steps are read and none is taken, so nothing in it can run or grow."""
+    steps = [(step.name, value) for step, value, _ in pickletools.genops(pickled)]
+    texts = [str(value) for name, value in steps if name in TEXT]
+    if strange := [name for name, _ in steps if name not in (*TEXT, *AROUND_IT)]:
+        raise ValueError(f"a pickle of something else than a text ({strange[0]})")
+    if len(texts) != 1:
+        raise ValueError(f"a pickle of {len(texts)} texts")
+    return texts[0]
 
 
 # ------------------------------------------------------------------------------------------ grading
