@@ -19,6 +19,7 @@ from common.remote import first_line
 from common.words import counted
 from teachers.models import files
 from teachers.models import fingerprint as fp
+from teachers.models.patterns import unmatchable
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,7 @@ class _Settings(BaseModel):
     target_modules: str | list[str] | None = None
     exclude_modules: str | list[str] | None = None
     rank_pattern: dict[str, int] | None = None
+    layers_pattern: str | list[str] | None = None
     alpha_pattern: dict[str, FiniteFloat] | None = None
     fan_in_fan_out: bool | None = None
     use_rslora: bool | None = None
@@ -187,6 +189,9 @@ def _misfits(student: fp.ModelFingerprint, adapter: AdapterFingerprint) -> Itera
         yield f"{WEIGHTS}: holds no tensors"
         return
     layers = _layers(Path(student.path))
+    if problem := unmatchable(adapter.settings, list(layers)):
+        yield f"{CONFIG}: {problem}"
+        return
     adapted = dict.fromkeys(match["module"] for match in names.values() if match is not None)
     for module in adapted:
         if (problem := _misfit(module, layers, adapter)) is not None:

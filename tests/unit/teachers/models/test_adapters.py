@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from teachers.models import adapters, fingerprint
+from teachers.models import adapters, fingerprint, patterns
 from teachers.registry.local import Registry
 from teachers.registry.merged import merged_model
 from tests.helpers.lora_adapters import LINEAR, write_adapter
@@ -221,3 +221,19 @@ def test_a_merge_that_fails_leaves_nothing_behind(tmp_path):
     with refuses("tensors", "adapter_config.json", error=ValueError):
         merged_model(STUDENT, adapter, Registry(tmp_path / "home"))
     assert list((tmp_path / "home").glob("merged/*")) == []
+
+
+ENDLESS = r"(([a-z_0-9]|\.)+)+X"
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"])
+@pytest.mark.parametrize(
+    "pattern, told, limit", [(ENDLESS, "within 0.5 s", 0.5), ("(", "no regular expression", 30.0)]
+)
+def test_patterns_that_cannot_be_matched_are_refused(
+    student, tmp_path, monkeypatch, key, pattern, told, limit
+):
+    monkeypatch.setattr(patterns, "LIMIT_SECONDS", limit)
+    value = {pattern: 2} if key in ("rank_pattern", "alpha_pattern") else pattern
+    folder = write_adapter(tmp_path / "adapter", **{key: value})
+    assert f"{key}: the pattern {pattern!r}" in (said := refusal(student, folder)) and told in said
