@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+PROBES = ({}, [], "", 0, True, None)
+"""A value of every type, which a sound schema accepts or refuses."""
+
 
 def check_schema(schema: object) -> None:
-    """Raises ValueError for an invalid schema, an unknown draft, and a `$ref` that leaves the schema."""
+    """Raises ValueError for an invalid schema, an unknown draft, a `$ref` that leaves the schema, and one
+    that leads back to itself."""
     import jsonschema
     from referencing.exceptions import Unresolvable
 
@@ -26,6 +30,13 @@ def check_schema(schema: object) -> None:
                     f"no valid JSON Schema: {key} {part[key]!r} is not within the schema; put what it names "
                     "under `$defs` and refer to it as '#/$defs/NAME'"
                 ) from None
+    try:
+        for value in PROBES:
+            validator(schema).is_valid(value)
+    except RecursionError:
+        raise ValueError(
+            "no valid JSON Schema: a $ref in it leads back to itself, so that no value can be judged"
+        ) from None
 
 
 def validator(schema: dict[str, Any]) -> Any:

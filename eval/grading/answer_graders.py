@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from configs.blocks.json_schemas import validator
 from configs.blocks.rewards import compiled_pattern
+from eval.grading.answer_worker import INVALID
 from eval.grading.graders import as_text, grade_exact, grade_number
 from eval.grading.maths.grading import last_boxed
 from eval.grading.programs import last_fence
@@ -225,10 +225,23 @@ def unusable_answer(settings: Settings, answer: Any) -> str:
             f"here; it is {_brief(answer)}"
         )
     if block["kind"] == "json_schema" and block["compare_answer"]:
-        error = next(_validator(json.dumps(block["schema"])).iter_errors(answer), None)
-        if error is not None:
-            return f"the answer is not valid under the schema, at {error.json_path}: {error.message:.100}"
+        return _invalid(block["schema"], answer)
     return ""
+
+
+def _invalid(schema: dict[str, Any], answer: Any) -> str:
+    """Why the expected answer is not valid under the schema, whose patterns may take for ever; empty if it
+    is."""
+    question = {"schema": schema, "compare": False, "answer": None, "text": json.dumps(answer)}
+    try:
+        reply = _ask(_worker("json_schema"), question, SCHEMA_LIMIT_S)
+    except (WorkerTimeout, WorkerLost) as error:
+        return f"the answer cannot be held against the schema: {error}"
+    if reply["value"]:
+        return ""
+    told = reply["detail"]
+    place = f", at {told.removeprefix(INVALID)}" if told.startswith(INVALID) else f": {told}"
+    return f"the answer is not valid under the schema{place}"
 
 
 def unusable_grader(settings: Settings, answer: Any) -> str:
@@ -265,8 +278,6 @@ def _brief(answer: Any) -> str:
         return f"one of {answer['task']!r}"
     return f"{answer!r:.60}"
 
-
-_validator = lru_cache(maxsize=16)(lambda schema: validator(json.loads(schema)))
 
 # ------------------------------------------------------------------------------------------- helpers
 

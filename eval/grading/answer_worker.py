@@ -32,6 +32,9 @@ was killed itself, and a function that hangs never sees that stdin has ended."""
 PROBES = ("The answer is 42.", "")
 """Completions that a user's function is tried on, finished and not."""
 
+INVALID = "not valid: "
+"""Beginning of a reply's detail on JSON that a schema refuses."""
+
 Reply = dict[str, Any]
 
 
@@ -52,7 +55,7 @@ def json_schema() -> Callable[[dict[str, Any]], Reply]:
         try:
             error = next(prepared(json.dumps(question["schema"])).iter_errors(value), None)
             if error is not None:
-                return {"value": 0.0, "detail": f"not valid: {error.json_path}: {error.message}"[:120]}
+                return {"value": 0.0, "detail": f"{INVALID}{error.json_path}: {error.message}"[:120]}
             right = not question["compare"] or json_equal(value, question["answer"])
         except RecursionError:
             return {"value": 0.0, "detail": "nested too deeply"}
