@@ -71,7 +71,10 @@ class Worker:
             if not line.endswith(b"\n"):
                 self._stop()
                 raise WorkerLost(f"{self._command[3]} ended with code {process.returncode}")
-            return json.loads(line)
+            if (reply := _reply(line)) is None:
+                self._stop()  # what else it writes would be taken for the next answer
+                raise WorkerLost(f"{self._command[3]} wrote what is no answer: {line[:60]!r}")
+            return reply
 
     def start(self) -> None:
         """Start the process before its first question."""
@@ -129,6 +132,15 @@ class Worker:
             os.close(null)
             self._process.returncode = 0  # it is not this process's child
             self._process = None
+
+
+def _reply(line: bytes) -> dict[str, Any] | None:
+    """The one answer that a helper wrote, None where it is none, or more than one."""
+    try:
+        reply = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return reply if isinstance(reply, dict) else None
 
 
 class WorkerPool:

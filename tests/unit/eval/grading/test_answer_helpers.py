@@ -13,6 +13,7 @@ import pytest
 
 from eval.grading import answer_graders
 from eval.grading.answer_graders import score
+from eval.grading.workers import Worker, WorkerLost
 from eval.records import Completion
 from tests.helpers.paths import ROOT
 
@@ -55,3 +56,19 @@ def test_tags_are_found_in_no_time():
     many = "<answer>a</answer>" * 50_000 + "<answer>b <answer>c</answer>d</answer>"
     assert answer_graders.last_tag(many) == "b <answer>c"
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("print_more", ["print('{}')", "print(3)", "print('[' * 100_000)"])
+def test_a_helper_that_writes_what_is_no_answer_is_lost_and_the_next_one_is_right(tmp_path, print_more):
+    (tmp_path / "twice.py").write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    question = json.loads(line)\n"
+        f"    if question['twice']: {print_more}\n"
+        "    print(json.dumps(question), flush=True)\n"
+    )
+    worker = Worker("twice", environment={"PYTHONPATH": str(tmp_path)})
+    with pytest.raises(WorkerLost, match="no answer"):
+        worker.ask({"number": 1, "twice": True}, 20)
+    assert worker.ask({"number": 2, "twice": False}, 20) == {"number": 2, "twice": False}
+    worker.close()
