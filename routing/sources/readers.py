@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -154,9 +155,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _refuse_repeated(columns: list[str], path: Path) -> None:
-    for column in columns:
-        if columns.count(column) > 1:
-            raise ConfigError(f"{path}: two columns have the name {column!r}")
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise ConfigError(f"{path}: two columns have the name {column!r:.80}")
 
 
 READERS: dict[str, Callable[[IO[bytes], Path], Iterator[Row]]] = {

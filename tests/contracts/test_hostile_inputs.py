@@ -111,6 +111,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "open quote": ("a.csv", b'prompt,answer\n"q,1\n', ("CSV",)),
     "CSV not UTF-8": ("a.csv", b"prompt,answer\n\xff,1\n", ("CSV",)),
     "a header twice": ("a.csv", b"prompt,answer,answer\nq,1,2\n", ("two columns", "'answer'")),
+    "a million columns": ("a.csv", b",".join(b"%d" % i for i in range(10**6)), ("no rows",)),
     "empty CSV": ("a.csv", b"", ("no rows",)),
     "no Parquet": ("a.parquet", b"PAR0", ("Parquet",)),
     "truncated Parquet": ("a.parquet", WHOLE_PARQUET[:-30], ("Parquet",)),
