@@ -39,6 +39,12 @@ def expanded(path: str | Path) -> Path:
     return found
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file of a folder can have this name."""
+    is_plain = Path(name).name == name != ".." and name.isprintable()
+    return is_plain and 0 < len(os.fsencode(name)) <= LONGEST_NAME
+
+
 def hidden_name(name: str) -> str:
     """What a file or folder is called, beside its place, while it is not whole; every call has another."""
     return f".{name}.{uuid.uuid4().hex[:8]}.tmp"

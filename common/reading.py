@@ -6,6 +6,7 @@ what is valid. Types are pydantic's, strict, as JSON has them.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+Line = TypeVar("Line", bytes, str)
 
 LARGEST_FILE = 2**28
 """Bytes of a file that is read as a whole, and of a line of one that is read by lines."""
 
+BUFFER = 2**17
+"""Bytes that are read at once."""
+
 LARGEST_NESTING = 100
 """Levels of lists and objects in a row: more than any data has, and little enough to walk through."""
+
+UNREACHABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
 
 KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
@@ -56,15 +63,51 @@ def opened(path: Path, what: str = "a file") -> Iterator[BufferedReader]:
         os.close(descriptor)
         kind = next((word for test, word in KINDS if test(mode)), "a device")
         raise ConfigError(f"{path}: is {kind}; expected {what}")
-    with os.fdopen(descriptor, "rb") as file:
+    reader: Any = BufferedReader(_Ready(descriptor), BUFFER)
+    with reader as file:
         try:
             yield file
         except OSError as error:
             raise _unreadable(path, error) from None
 
 
+class _Ready(FileIO):
+    """A file that is read as far as it is there: what a regular one of the kernel's own would wait for is an
+    error."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        return _there(super().readinto(buffer))
+
+    def readall(self) -> bytes:
+        return _there(super().readall())
+
+
+def _there(found: T | None) -> T:
+    if found is None:
+        raise BlockingIOError(errno.EAGAIN, "has nothing to read now")
+    return found
+
+
 def _unreadable(path: Path, error: OSError | ValueError) -> ConfigError:
     return ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """What the block cannot reach, such as a file in a folder that may not be entered, is a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        if (told := unreachable(error)) is None:
+            raise
+        raise ConfigError(told) from None
+
+
+def unreachable(error: BaseException) -> str | None:
+    """What an error says of a file that cannot be reached; None for any other error."""
+    if isinstance(error, OSError) and error.errno in UNREACHABLE and error.filename is not None:
+        return f"{error.filename}: cannot be reached: {error.strerror}"
+    return None
 
 
 def read_bytes(path: Path, what: str = "a file", largest: int = LARGEST_FILE) -> bytes:
@@ -147,14 +190,15 @@ def json_rows(path: Path, what: str = "a file of JSON lines") -> Iterator[tuple[
     with opened(path, what) as file:
         lines: Any = gzip.GzipFile(fileobj=file) if path.name.endswith(".gz") else file
         try:
-            for number, line in enumerate(_lines(lines, path), start=1):
+            for number, line in enumerate(lines_of(lines, path), start=1):
                 if line.strip():
                     yield number, json_row(line, f"{path}:{number}")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ConfigError(f"{path}: not a readable gzip file: {error}") from None
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+def lines_of(file: IO[Line], path: Path) -> Iterator[Line]:
+    """The lines of an open file, of bytes or text; raises ConfigError for one that is no line of a file."""
     while line := file.readline(LARGEST_FILE + 1):
         if len(line) > LARGEST_FILE:
             raise ConfigError(f"{path}: a line has more than {LARGEST_FILE} bytes")

@@ -19,6 +19,18 @@ def did_you_mean(given: str, valid: Iterable[str]) -> str:
     return f"did you mean {near!r}? " if near else ""
 
 
+LONGEST_MESSAGE = 5_000
+
+
+def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """A message that may quote a damaged file: what no terminal should be sent is escaped, and the end left
+    out of one of more than `longest` characters."""
+    shown = "".join(
+        sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text[:longest]
+    )
+    return shown if len(text) <= longest else f"{shown} ... ({len(text)} characters)"
+
+
 def counted(count: int, noun: str) -> str:
     """A count and its noun, such as `1 seed` and `3 seeds`."""
     return f"{count} {noun}{'s' * (count != 1)}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from common.errors import ConfigError
 from common.files import new_file
-from common.reading import opened, plain_json, typed_json
+from common.reading import lines_of, opened, plain_json, typed_json
 
 Mode = Literal["greedy", "sampled"]
 
@@ -111,7 +111,7 @@ def read_samples(path: Path) -> list[Sample]:
     """Samples of a file, in its order. Raises ConfigError, naming the line, if one is damaged."""
     samples = []
     with opened(Path(path), "a file of samples") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(file, path), start=1):
             samples.append(_sample(line, f"{path}, line {number}: not a sample record"))
     return samples
 

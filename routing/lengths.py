@@ -14,7 +14,10 @@ from routing.routers.decisions import RoutedPrompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 256
+BATCH, BATCH_BYTES = 256, 2**20
+"""Texts, and bytes of several, that a tokenizer reads at once: it holds hundreds of bytes for each token."""
+LARGEST_TEXT = 2**22
+"""Characters of a prompt that are counted: more than any model reads, and little enough to wait for."""
 EXTRA_TOKENS = 8
 """Tokens that a tokenizer may add to a text's bytes (a prefix space); one token holds at least a byte."""
 
@@ -57,8 +60,7 @@ def _longest(
     sizes = [_size(text) for text in texts]
     order = sorted(range(len(items)), key=lambda position: -sizes[position])
     found = (-1, items[0])
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
+    for batch in _batches(order, sizes):
         if sizes[batch[0]] + EXTRA_TOKENS <= found[0]:
             break
         encoded = tokenizer([texts[position] for position in batch], add_special_tokens=False)["input_ids"]
@@ -66,6 +68,19 @@ def _longest(
             if len(ids) > found[0]:
                 found = (len(ids), items[position])
     return found
+
+
+def _batches(order: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Positions in their order, those together whose texts are read at once."""
+    batch: list[int] = []
+    held = 0
+    for position in order:
+        held += sizes[position]
+        if batch and (len(batch) == BATCH or held > BATCH_BYTES):
+            yield batch
+            batch, held = [], sizes[position]
+        batch.append(position)
+    yield batch
 
 
 def _size(text: str) -> int:
@@ -76,18 +91,17 @@ def _size(text: str) -> int:
 def _rendered(
     item: RoutedPrompt, tokenizer: PreTrainedTokenizerBase, student: Path, template: Mapping[str, Any]
 ) -> str:
-    from jinja2 import TemplateError
-
     try:
         text = tokenizer.apply_chat_template(
             list(item.prompt.messages), add_generation_prompt=True, tokenize=False, **template
         )
         assert isinstance(text, str), "it was not asked for tokens"
-        return text
-    except (TemplateError, ValueError) as error:  # ValueError: there is no template
+    except Exception as error:  # a template is a program, which fails in any way
+        told = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"{item.prompt.where}: the student's chat template ({student}) refuses the prompt: {error}"
+            f"{item.prompt.where}: the student's chat template ({student}) refuses the prompt: {told}"
         ) from None
+    return text[:LARGEST_TEXT]
 
 
 def _load(folder: Path) -> PreTrainedTokenizerBase:

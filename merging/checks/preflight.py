@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.reading import reaching
 from configs.load import LoadedConfig
 from merging.checks.answers import answers, experts_prompts
 from merging.checks.benchmarks import benchmarks, problem_lengths, repeats
@@ -88,7 +89,8 @@ def checked(found: Preflight, lines: Lines) -> Preflight:
         for check in line:
             before = found.problems
             try:
-                found = check(found) or found
+                with reaching():
+                    found = check(found) or found
             except ConfigError as error:
                 found = found.refusing(*error.problems)
             if found.problems != before:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from common.disk import is_full
 from common.interrupts import Interrupts
+from common.words import printable
 from merging.cli import init as cli_init
 from merging.cli.arguments import ConfigPath, Overrides, RunDir, load, run_folder
 from merging.cli.experts import experts
@@ -30,6 +31,10 @@ WITH_PROCESSES = ("check", "doctor", "eval", "experts build", "experts import", 
 """Commands that start processes, and have a folder of their own for temporary files."""
 
 
+STARTING = ("eval", "merge", "probe", "sweep")
+"""Commands whose errors after the checks are those of a run that has begun."""
+
+
 class ProtegeGroup(TyperGroup):
     """Turns the errors that a user can act on into a message and an exit code, without a traceback."""
 
@@ -40,22 +45,25 @@ class ProtegeGroup(TyperGroup):
             _say("interrupted; the same command continues the run where it stopped")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
-            code, problems = _told(error)
+            code, problems = _told(error, ctx.invoked_subcommand)
             if code is None:
                 raise
             for problem in problems:
-                _say(f"error: {problem}")
+                _say(f"error: {printable(problem)}")
             raise typer.Exit(code) from None
 
 
-def _told(error: Exception) -> tuple[int | None, Sequence[str]]:
+def _told(error: Exception, command: str | None) -> tuple[int | None, Sequence[str]]:
     """Exit code and messages: 2 for refused input, 1 for a failed run or a full disk, None for our bug."""
     from common.errors import ConfigError, RunFailed
+    from common.reading import unreachable
 
     if isinstance(error, ConfigError):
         return REFUSED, error.problems
     if isinstance(error, RunFailed):
         return FAILED, [str(error)]
+    if (told := unreachable(error)) is not None:
+        return FAILED if command in STARTING else REFUSED, [told]
     return (FAILED, [_full_disk(error)]) if is_full(error) else (None, [])
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from common.errors import ConfigError
-from common.reading import json_rows, opened, plain_json
-from common.remote import DATA_SET_CARD, HubFiles, local_copy
+from common.reading import LARGEST_FILE, json_rows, lines_of, opened, plain_json
+from common.remote import DATA_SET_CARD, HubFiles, first_line, local_copy
 from configs.blocks.prompts import FilePrompts, HubPrompts, LocalPrompts, Prompts, VerlPrompts
 
 Row = tuple[int, dict[str, Any]]
@@ -87,7 +88,7 @@ def _read(path: Path, rows: Callable[[IO[bytes], Path], Iterator[Row]]) -> Itera
 
 
 def _read_json(file: IO[bytes], path: Path) -> Iterator[Row]:
-    rows = plain_json(file.read(), str(path))
+    rows = plain_json(file.read(LARGEST_FILE + 1), str(path))
     if not isinstance(rows, list):
         raise ConfigError(
             f"{path}: a .json file must hold a list of objects, got {rows!r:.60}; one object a line is .jsonl"
@@ -102,7 +103,8 @@ def _read_csv(file: IO[bytes], path: Path) -> Iterator[Row]:
     import io
 
     csv.field_size_limit(2**31 - 1)
-    table = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    table = csv.DictReader(lines_of(text, path), strict=True)
     try:
         header = list(table.fieldnames or [])
         _refuse_repeated(header, path)
@@ -123,11 +125,28 @@ def _read_parquet(file: IO[bytes], path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(file) as table:
             _refuse_repeated(table.schema_arrow.names, path)
             for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+                for row in _values(batch, number, path):
                     number += 1
                     yield number, row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable Parquet file: {_one_line(error)}") from None
+
+
+def _values(batch: Any, before: int, path: Path) -> list[dict[str, Any]]:
+    """The rows of a batch of Arrow's, with `before` rows before them."""
+    try:
+        return batch.to_pylist()
+    except Exception:  # of many kinds: of dates that Python does not have, of unknown time zones
+        for row in range(batch.num_rows):
+            for name in batch.schema.names:
+                try:
+                    batch.column(name)[row].as_py()
+                except Exception as error:
+                    raise ConfigError(
+                        f"{path}, row {before + row + 1}: column {name!r} holds what cannot be read: "
+                        f"{first_line(error)}"
+                    ) from None
+        raise
 
 
 def _one_line(error: Exception) -> str:
@@ -136,9 +155,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _refuse_repeated(columns: list[str], path: Path) -> None:
-    for column in columns:
-        if columns.count(column) > 1:
-            raise ConfigError(f"{path}: two columns have the name {column!r}")
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise ConfigError(f"{path}: two columns have the name {column!r:.80}")
 
 
 READERS: dict[str, Callable[[IO[bytes], Path], Iterator[Row]]] = {

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, RootModel
 
 from common import digests, reading
 from common.errors import ConfigError
+from common.files import is_file_name
 
 Typed = TypeVar("Typed")
 
@@ -121,8 +122,8 @@ def _refuse_others(folder: Path, single: str) -> None:
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
     names = sorted(set(reading.read_json(index, _Index, "an index of weight files").weight_map.values()))
-    if strange := [name for name in names if Path(name).name != name]:
-        raise ConfigError(f"{index}: names {strange[0]!r}, which is no file of this folder")
+    if strange := [name for name in names if not is_file_name(name)]:
+        raise ConfigError(f"{index}: names {strange[0]!r:.80}, which is no file of this folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ConfigError(

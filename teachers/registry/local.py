@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import ConfigError
-from common.files import remove_folder, remove_leftovers, write_json, write_text
+from common.files import expanded, remove_folder, remove_leftovers, write_json, write_text
 from common.locks import lock, this_process
-from common.reading import read_bytes, read_json_lines, read_text
+from common.reading import reaching, read_bytes, read_json_lines, read_text
 from teachers.models.adapters import weights_sha256
 from teachers.registry import expert_files
 from teachers.registry.records import (
@@ -81,11 +81,14 @@ class Registry:
     def find(self, id: str) -> ExpertRecord | None:
         """The expert with this id, or None where there is none; its files may be elsewhere (`fetch`)."""
         folder = self.folder(id)
-        return self._read(folder) if (folder / RECORD).exists() else None
+        with reaching():
+            return self._read(folder) if (folder / RECORD).exists() else None
 
     def ids(self) -> list[str]:
         """Ids of all experts, sorted; their records may be damaged."""
-        return sorted(file.parent.name for file in (self.root / "experts").glob(f"[!.]*/{RECORD}"))
+        place = self.root / "experts"
+        folders = place.iterdir() if place.is_dir() else ()
+        return sorted(each.name for each in folders if not each.name.startswith(".") and _has_record(each))
 
     def resolve(self, id: str) -> str:
         """The id that this is, or is the unique beginning of; raises ConfigError where there is none."""
@@ -127,7 +130,8 @@ class Registry:
     def verify(self, id: str) -> ExpertRecord:
         """Reads all of the expert's files; raises ConfigError if they are not those recorded."""
         record = self.show(id)
-        refuse_problems(record, list(self._differences(record)))
+        with reaching():
+            refuse_problems(record, list(self._differences(record)))
         return record
 
     def check(self, record: ExpertRecord) -> ExpertRecord:
@@ -210,9 +214,12 @@ class Registry:
             write_text(self.root / "uses" / id / name, f"{run_dir.absolute()}\n")
 
     def uses(self, id: str) -> list[Path]:
-        """Run folders of this machine that read the expert and still exist."""
-        noted = [read_text(file).strip() for file in (self.root / "uses" / id).glob("[!.]*")]
-        return sorted(path for path in map(Path, noted) if path.exists())
+        """Run folders of this machine that read the expert and still exist; a damaged note tells of none."""
+        noted = []
+        for file in (self.root / "uses" / id).glob("[!.]*"):
+            with contextlib.suppress(ConfigError):
+                noted.append(expanded(read_text(file).strip()))
+        return sorted(path for path in noted if path.is_absolute() and path.exists())
 
     @contextmanager
     def _lock(
@@ -240,6 +247,14 @@ class Registry:
     def _read(folder: Path) -> ExpertRecord:
         file = folder / RECORD
         return parse_record(read_bytes(file, "an expert's record"), str(file), folder)
+
+
+def _has_record(folder: Path) -> bool:
+    """Also where it cannot be told, so that such an expert is listed as damaged."""
+    try:
+        return (folder / RECORD).exists()
+    except PermissionError:
+        return True
 
 
 def _other_weights(record: ExpertRecord) -> Iterator[str]:

@@ -35,6 +35,20 @@ def parquet(rows: list[dict[str, Any]], names: list[str] | None = None) -> bytes
     return file.getvalue()
 
 
+def of_type(values: list[int], kind: str, *options: str) -> bytes:
+    """A row whose answer is of a type of Arrow's, and holds no value of Python's."""
+    import io
+
+    import pyarrow
+    import pyarrow.parquet
+
+    answers = pyarrow.array(values, getattr(pyarrow, kind)(*options))
+    table = pyarrow.table({"prompt": ["q"] * len(values), "answer": answers})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    return file.getvalue()
+
+
 ROWS = [{"prompt": "q", "answer": "a"}]
 WHOLE_GZIP, WHOLE_PARQUET = gzip.compress(GOOD * 1000), parquet(ROWS * 1000)
 
@@ -97,6 +111,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "open quote": ("a.csv", b'prompt,answer\n"q,1\n', ("CSV",)),
     "CSV not UTF-8": ("a.csv", b"prompt,answer\n\xff,1\n", ("CSV",)),
     "a header twice": ("a.csv", b"prompt,answer,answer\nq,1,2\n", ("two columns", "'answer'")),
+    "a million columns": ("a.csv", b",".join(b"%d" % i for i in range(10**6)), ("no rows",)),
     "empty CSV": ("a.csv", b"", ("no rows",)),
     "no Parquet": ("a.parquet", b"PAR0", ("Parquet",)),
     "truncated Parquet": ("a.parquet", WHOLE_PARQUET[:-30], ("Parquet",)),
@@ -110,6 +125,22 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
         "a.parquet",
         parquet([{"prompt": "q", "answer": b"a"}]),
         ("row 1", "column 'answer'", "JSON value"),
+    ),
+    "a date that Python does not have": (
+        "a.parquet",
+        of_type([2**31 - 1], "date32"),
+        ("row 1", "column 'answer'"),
+    ),
+    "a time of the year 148108": (
+        "a.parquet",
+        of_type([2**62], "timestamp", "us"),
+        ("row 1", "column 'answer'"),
+    ),
+    "a duration too long": ("a.parquet", of_type([2**62], "duration", "s"), ("row 1", "column 'answer'")),
+    "an unknown time zone": (
+        "a.parquet",
+        of_type([1], "timestamp", "s", "No/Where"),
+        ("row 1", "column 'answer'"),
     ),
     "another kind of file": ("a.txt", b"q", ("unknown kind", ".jsonl", ".jsonl.gz", ".parquet")),
 }
@@ -128,6 +159,17 @@ def refusal(config: PromptSource, owner: str | None = "math") -> str:
 def test_broken_files_are_refused(tmp_path, name, content, facts):
     (tmp_path / name).write_bytes(content)
     says(refusal(FilePrompts(path=tmp_path / name)), tmp_path / name, *facts)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.jsonl.gz", "a.csv"])
+def test_no_more_is_read_at_once_than_a_file_may_have(tmp_path, name, monkeypatch):
+    """As of a file of a terabyte without a line break."""
+    for module in ("common.reading", "routing.sources.readers"):
+        monkeypatch.setattr(f"{module}.LARGEST_FILE", 1000)
+    content = b'"' + b" " * 2000
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    told = ("JSON",) if name == "a.json" else ("a line has more than 1000",)
+    says(refusal(FilePrompts(path=tmp_path / name)), tmp_path / name, *told)
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import json
 import os
 import random
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,23 @@ def _instead(make: Callable[[Path], object]) -> Damage:
     return apply
 
 
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+        made.bind(path.name)  # a longer path is none of a socket's
+
+
 FILES: dict[str, Damage] = {
     "empty": _rewritten(lambda _: b""),
     "cut in half": _rewritten(lambda content: content[: len(content) // 2]),
     "cut at its end": _rewritten(lambda content: content[:-3]),
+    "cut near its end": _rewritten(lambda content: content[: -len(content) // 9]),
+    "twice": _rewritten(lambda content: content * 2),
+    "a bit changed": _rewritten(lambda content: _flipped(content, len(content) // 3)),
+    "a page of a server's": _rewritten(lambda _: b"<!DOCTYPE html><html><body>404</body></html>"),
     "binary": _rewritten(lambda _: bytes(range(256)) * 4),
     "not UTF-8": _rewritten(lambda content: content[:5] + b"\xff\xfe" + content[5:]),
     "a NUL": _rewritten(lambda content: content[:7] + b"\0" + content[7:]),
@@ -57,6 +72,8 @@ FILES: dict[str, Damage] = {
     "a folder": _instead(Path.mkdir),
     "a link to nowhere": _instead(lambda path: path.symlink_to("nowhere")),
     "a link to itself": _instead(lambda path: path.symlink_to(path.name)),
+    "a socket": _instead(lambda path: _bind(path)),
+    "a terminal": _instead(lambda path: path.symlink_to("/dev/tty")),
     "a device": _instead(lambda path: path.symlink_to("/dev/zero")),
     "unreadable": _instead(lambda path: path.symlink_to("/proc/self/mem")),
     "gone": lambda path: path.unlink(),
@@ -76,6 +93,9 @@ VALUES: dict[str, Any] = {
     "a NUL": "a\0b",
     "half a character": "\ud800",
     "a home of nobody": "~no-such-user/x",
+    "a device": "/dev/zero",
+    "a pattern without end": r"(([a-z_0-9]|\.)+)+X",
+    "half a pattern": "(",
     "true": True,
     "a negative number": -1,
     "nothing": 0,

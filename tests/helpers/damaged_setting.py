@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from common.locks import LOCK_NAME
 from configs.load import load_config
 from eval.records import Completion
 from merging.run import evaluate_models
@@ -96,6 +97,7 @@ def _write_run(folder: Path) -> None:
     run.folder.train.mkdir()
     alarm = {"domain": "math", "kind": "length", "step": 1, "text": "long", "one_from": None}
     write_jsonl(run.folder.train / "alarms.jsonl", [alarm])
+    (run.folder.path / LOCK_NAME).write_text('{"pid": 1, "started": 1}')
 
 
 def _write_registry(home: Path) -> None:

@@ -88,6 +88,7 @@ def targets(setting: Setting) -> dict[str, tuple[str, tuple[tuple[str, ...], ...
         "manifest": ("one/manifest.json", (COMPARE,)),
         "resolved config": ("one/config.resolved.yaml", (COMPARE,)),
         "a run's config": ("run/config.resolved.yaml", (reported, resumed)),
+        "a run's lock": ("run/.lock", (reported, resumed)),
         "a run's config as written": ("run/config.yaml", (reported,)),
         "teachers": ("run/teachers.json", (reported,)),
         "counts": ("run/prompts/counts.json", (reported, resumed)),

@@ -13,6 +13,7 @@ import pytest
 
 from common.files import (
     hidden_name,
+    is_file_name,
     is_hidden_name,
     json_lines,
     json_text,
@@ -222,3 +223,13 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     stop.set()
     reader.join()
     assert sizes == {whole}
+
+
+@pytest.mark.parametrize(
+    ("name", "can_be"),
+    [("model.safetensors", True), ("é", True), ("x" * 255, True), ("x" * 256, False), ("é" * 128, False),
+     ("", False), (".", False), ("..", False), ("a/b", False), ("/", False), ("a\0", False),
+     ("\ud800", False), ("a\n", False)],
+)  # fmt: skip
+def test_what_a_file_of_a_folder_can_be_called(name, can_be):
+    assert is_file_name(name) == can_be

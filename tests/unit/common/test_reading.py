@@ -110,3 +110,24 @@ def test_rows_are_nested_only_so_deep(levels, is_read):
         return
     with pytest.raises(ConfigError, match="a:1"):
         reading.json_row(row, "a:1")
+
+
+def test_a_file_that_has_nothing_to_read_now_is_not_waited_for(tmp_path, monkeypatch):
+    """Some files of the kernel's are regular and make a reader wait, as a pipe does."""
+    os.mkfifo(tmp_path / "kmsg")
+    writer = os.open(tmp_path / "kmsg", os.O_RDWR)
+    monkeypatch.setattr(reading.stat, "S_ISREG", lambda _mode: True)
+    for read in (reading.read_bytes, reading.read_text, lambda path: list(reading.json_rows(path))):
+        with refuses(tmp_path / "kmsg", "cannot be read", "nothing to read now"):
+            read(tmp_path / "kmsg")
+    os.close(writer)
+
+
+def test_what_cannot_be_reached_is_refused_with_its_name_and_a_full_disk_is_not(tmp_path):
+    long = tmp_path / ("x" * 300)
+    with refuses(long, "cannot be reached", "name too long"), reading.reaching():
+        long.exists()
+    with pytest.raises(OSError, match="No space"), reading.reaching():
+        raise OSError(28, "No space left on device", "file")
+    with pytest.raises(OSError, match="unnamed"), reading.reaching():
+        raise PermissionError(13, "unnamed")

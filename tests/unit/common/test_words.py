@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common import words
+from common.words import printable
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,9 @@ def test_a_misspelt_name():
     assert words.nearest("chemistry", valid) is None
     assert words.did_you_mean("mats", valid) == "did you mean 'math'? "
     assert words.did_you_mean("chemistry", valid) == ""
+
+
+def test_a_message_holds_nothing_that_moves_a_terminal_and_no_megabyte():
+    assert printable("a: 'é', 1 € 2\nb") == "a: 'é', 1 € 2\nb"
+    assert printable("a\x1b[31m\0\r\u202e\ud800") == "a\\x1b[31m\\x00\\r\\u202e\\ud800"
+    assert printable("x" * 10, longest=4) == "xxxx ... (10 characters)"

@@ -184,6 +184,23 @@ def test_a_full_disk_is_one_message_and_exit_code_1(tmp_path, monkeypatch, named
     says(line, "no space left on device", "same command continues", *([target, "free"] if named else []))
 
 
+@pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize(("command", "code"), [("report", 2), ("merge", 1)])
+def test_what_cannot_be_reached_is_one_message(tmp_path, monkeypatch, command, code):
+    """A folder that may not be entered; a run that has begun has failed, any other command is refused."""
+
+    def work(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/closed/a\x1b")
+
+    monkeypatch.setattr("merging.run.merge", work)
+    monkeypatch.setattr("merging.run.report_run", work)
+    config = write_config(tmp_path, config_dict(tmp_path))
+    given = config if command == "merge" else tmp_path
+    result = protege(command, given)
+    assert result.code == code
+    assert result.errors == ["error: /closed/a\\x1b: cannot be reached: Permission denied"]
+
+
 @pytest.mark.parametrize(
     ("ends", "code"), [("pass", 0), ("raise SystemExit(3)", 3), ("raise SystemExit('why')", 1)]
 )

@@ -150,6 +150,11 @@ def test_of_several_weights_those_are_read_that_every_engine_reads(tmp_path):
     assert files.weight_files(folder) == [whole]
     index = folder / "model.safetensors.index.json"
     write_json(index, {"weight_map": {"a": "../elsewhere.safetensors"}})
+    for name in ("x" * 300, "..", "", "a\0b", "\ud800"):
+        write_json(index, {"weight_map": {"a": name}})
+        with refuses(index):
+            fp.fingerprint(folder)
+    write_json(index, {"weight_map": {"a": "../elsewhere.safetensors"}})
     with refuses(index, "../elsewhere.safetensors"):
         fp.fingerprint(folder)
     whole.rename(folder / "model-00001-of-00001.safetensors")

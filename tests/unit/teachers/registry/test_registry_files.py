@@ -273,6 +273,19 @@ def test_rm_is_refused_while_a_run_folder_reads_it(registry, record, tmp_path):
     assert registry.uses(record.id) == []
 
 
+def test_a_damaged_note_of_a_use_hides_no_other_and_blocks_no_removal(registry, record, tmp_path):
+    registry.note_use(record.id, tmp_path)
+    notes = registry.root / "uses" / record.id
+    for number, content in enumerate((b"\xff", b"", b"x" * 5000, b"a\0b", b"~no-such-user/x", b"\0" * 9)):
+        (notes / f"damaged{number}").write_bytes(content)
+    os.mkfifo(notes / "pipe")
+    (notes / "folder").mkdir()
+    assert registry.uses(record.id) == [tmp_path]
+    (next(notes.glob("?" * 16))).unlink()
+    assert registry.uses(record.id) == []
+    assert protege("experts", "rm", record.id, "--yes", "--registry", registry.root).code == 0
+
+
 def test_a_registry_that_cannot_be_written_remembers_no_use(record, tmp_path):
     (tmp_path / "file").touch()
     Registry(tmp_path / "file").note_use(record.id, tmp_path)
@@ -298,3 +311,23 @@ def test_stopped_builds_are_listed_and_removed_by_a_beginning(registry):
     assert "2 stopped builds match" in protege("experts", "rm", "aa", "--building", "--yes", *place).err
     assert protege("experts", "rm", "aa1", "--building", "--yes", *place).out == "aa11: build removed\n"
     assert registry.stopped() == ["aa22"]
+
+
+def test_an_expert_in_a_folder_that_may_not_be_entered_is_damaged_and_hides_no_other(
+    registry, record, monkeypatch
+):
+    """As a user without the permission sees it; root may enter every folder."""
+    other = store_whole(registry, {"other": 1})
+    closed, stat = str(registry.folder(record.id)), os.stat
+
+    def refuse(place, *args, **kwargs):
+        if str(place).startswith(f"{closed}/"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return stat(place, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    whole, damaged = registry.records()
+    assert [each.id for each in whole] == [other.id]
+    assert "cannot be reached: Permission denied" in damaged[record.id]
+    result = protege("experts", "verify", "--all", "--registry", registry.root)
+    assert result.code == 2 and f"{other.id}: intact" in result.out and closed in result.err

@@ -1,0 +1,65 @@
+"""How long prompts are: a chat template is a program, and fails in any way."""
+
+from __future__ import annotations
+
+import pytest
+
+from routing import lengths
+from routing.lengths import longest_prompts, prompts_above
+from routing.routers.decisions import RoutedPrompt
+from routing.sources.collect import Prompt
+from tests.helpers.messages import refuses
+from tests.helpers.tiny_model import TEMPLATE, write_model
+
+FAILING = {
+    "a division by zero": "{{ 1 / 0 }}",
+    "too long a range": "{% for i in range(10**9) %}x{% endfor %}",
+    "no end": "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+    "another file": "{% include 'other' %}",
+    "half a statement": "{% if %}",
+    "a name of nothing": "{{ a.b.c }}",
+    "its own refusal": "{{ raise_exception('no') }}",
+    "a wrong type": "{{ messages + 1 }}",
+    "Python's inside": "{{ ''.__class__.__mro__.x.y }}",
+}
+
+
+def routed(text: str) -> RoutedPrompt:
+    prompt = Prompt("id", ({"role": "user", "content": text},), "1", None, "math.jsonl", 1, "math")
+    return RoutedPrompt(prompt, "math", "test")
+
+
+@pytest.mark.parametrize("template", FAILING.values(), ids=FAILING)
+def test_a_chat_template_that_fails_is_told_with_prompt_and_student(tmp_path, template):
+    write_model(tmp_path / "student", template=template)
+    with refuses("math.jsonl, row 1", "chat template", tmp_path / "student") as caught:
+        longest_prompts([routed("1+1")], tmp_path / "student", {})
+    assert len(str(caught.value)) < 1000
+
+
+def test_of_a_text_that_no_model_reads_only_the_beginning_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(lengths, "LARGEST_TEXT", 50)
+    student = write_model(tmp_path / "student", template=TEMPLATE)
+    assert longest_prompts([routed("1" * 3000)], student, {})["math"][0] == 50
+    assert [tokens for tokens, _ in prompts_above([routed("1" * 3000)], student, {}, 40)] == [50]
+    assert longest_prompts([routed("1" * 9)], student, {})["math"][0] == 10  # with the template's line break
+
+
+def test_long_texts_are_not_all_read_at_once(tmp_path, monkeypatch):
+    read: list[list[int]] = []
+    student = write_model(tmp_path / "student", template=TEMPLATE)
+    monkeypatch.setattr(lengths, "BATCH_BYTES", 100)
+    monkeypatch.setattr(lengths, "BATCH", 3)
+
+    class Tokenizer:
+        def apply_chat_template(self, messages, **_):
+            return messages[0]["content"]
+
+        def __call__(self, texts, **_):
+            read.append([len(text) for text in texts])
+            return {"input_ids": [[0] for _ in texts]}  # each text is one token, so all are read
+
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.from_pretrained", lambda *_, **__: Tokenizer())
+    rows = [routed("1" * size) for size in (10, 200, 60, 30, 50, 90, 9, 11)]
+    longest_prompts(rows, student, {})
+    assert read == [[200], [90], [60], [50, 30, 11], [10, 9]]
