@@ -27,7 +27,7 @@ from tests.helpers.grpo_runs import PAIRS, grpo_config
 from tests.helpers.messages import refuses, say_each
 from tests.helpers.model_copies import weights_of
 from tests.helpers.opened_runs import open_run
-from tests.helpers.paths import STUDENT
+from tests.helpers.paths import DEMO, STUDENT
 from tests.helpers.stand_in_trainers import FakeCluster, GrpoTrainer
 from trainer.run import last_checkpoint
 
@@ -140,6 +140,8 @@ CHANGES = {
         "hardware": schema.Hardware(device="cpu", tokens_per_device=512),
     },
 }
+OF_VALIDATIONS = {"validate_every", "validation_samples", "validation_limit", "keep", "patience"}
+"""Of the merge and its own trainings at another lambda."""
 
 
 def job_of(tmp_path, *overrides):
@@ -156,7 +158,21 @@ def test_every_option_changes_its_fields_and_no_other(tmp_path):
         found = job_of(tmp_path, PAIRS, override)
         assert {name: value for name, value in found.items() if value != plain[name]} == expected, override
     changed = {override.split("=")[0].removeprefix("training.") for override in CHANGES}
-    assert schema.Training.model_fields.keys() <= changed
+    assert schema.Training.model_fields.keys() <= changed | OF_VALIDATIONS
+
+
+def test_no_option_of_validations_changes_anything(tmp_path):
+    prompts = f"domains.math.validation={{kind: file, path: {DEMO / 'math.validation.jsonl'}}}"
+    options = {
+        "validate_every": 1,
+        "validation_samples": 2,
+        "validation_limit": 3,
+        "keep": "best",
+        "patience": 1,
+    }
+    assert options.keys() == OF_VALIDATIONS
+    overrides = (f"training.{name}={value}" for name, value in options.items())
+    assert job_of(tmp_path, prompts, *overrides) == job_of(tmp_path)
 
 
 def test_what_the_merges_objective_reads_changes_nothing(tmp_path):
