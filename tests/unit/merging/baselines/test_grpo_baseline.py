@@ -172,7 +172,7 @@ def test_no_option_of_validations_changes_anything(tmp_path):
     }
     assert options.keys() == OF_VALIDATIONS
     overrides = (f"training.{name}={value}" for name, value in options.items())
-    assert job_of(tmp_path, prompts, *overrides) == job_of(tmp_path)
+    assert job_of(tmp_path, PAIRS, prompts, *overrides) == job_of(tmp_path, PAIRS)
 
 
 def test_what_the_merges_objective_reads_changes_nothing(tmp_path):
