@@ -57,6 +57,7 @@ class Worker:
     def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """The answer. Raises WorkerTimeout or WorkerLost; the next question starts a fresh process."""
         with self._lock:
+            self._stop_if_it_said_more()
             process = self._running()
             try:
                 stdin, _ = pipes(process)
@@ -114,6 +115,13 @@ class Worker:
                 break
             received += chunk
         return bytes(received)
+
+    def _stop_if_it_said_more(self) -> None:
+        """What came after the last answer would be taken for the next one."""
+        if self._process is not None:
+            _, stdout = pipes(self._process)
+            if select.select([stdout], [], [], 0)[0]:
+                self._stop()
 
     def _stop(self) -> None:
         if self._process is not None:

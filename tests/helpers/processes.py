@@ -32,7 +32,7 @@ def protege(*arguments: str, home: Path, log: Path) -> subprocess.Popen:
         stdout=log.open("a"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_hear_interrupts,
+        preexec_fn=hear_interrupts,
     )
     STARTED.append(process)
     return process
@@ -52,7 +52,7 @@ def _end(process: subprocess.Popen) -> None:
         process.kill()
 
 
-def _hear_interrupts() -> None:
+def hear_interrupts() -> None:
     """A shell lets its background jobs ignore Ctrl-C; the tests may be one, what they start is not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -110,7 +110,7 @@ def test_every_distillation_is_checked_before_its_model_is_exported(tmp_path, mo
             {"step": step, **{f"actor/teacher/{d}/sequences": 2 for d in ("math", "code")}} for step in (1, 2)
         ]
 
-    training = SimpleNamespace(prompts_per_step=4, samples_per_prompt=1, steps=2)
+    training = SimpleNamespace(prompts_per_step=4, samples_per_prompt=1, steps=2, validate_every=None)
     domains = dict.fromkeys(("math", "code"))
     config = SimpleNamespace(
         training=training, domains=domains, student="s", reference_of=lambda domain: "s",

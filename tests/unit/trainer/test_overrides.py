@@ -65,8 +65,8 @@ CHANGES = {
     "verl_settings": ({f"{ACTOR}.optim.betas": [0, 0.5], f"{ROLLOUT}.engine_kwargs.vllm.x.y": 1},
                       {f"{ACTOR}.optim.betas": [0, 0.5], f"{ROLLOUT}.engine_kwargs.vllm.x.y": 1}),
 }  # fmt: skip
-ELSEWHERE = {"name", "imports", "hardware"}
-"""The run's own names, and hardware, which has tests of its own."""
+ELSEWHERE = {"name", "imports", "hardware", "validation"}
+"""The run's own names, and hardware and validations, which have tests of their own."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -59,7 +59,11 @@ def test_tags_are_found_in_no_time():
 
 
 @pytest.mark.parametrize("print_more", ["print('{}')", "print(3)", "print('[' * 100_000)"])
-def test_a_helper_that_writes_what_is_no_answer_is_lost_and_the_next_one_is_right(tmp_path, print_more):
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_helper_that_writes_what_is_no_answer_is_lost_and_the_next_one_is_right(
+    tmp_path, print_more, unbuffered
+):
+    """An object on a line of its own cannot be told from the answer; it is not taken for the next one."""
     (tmp_path / "twice.py").write_text(
         "import json, sys\n"
         "for line in sys.stdin:\n"
@@ -67,8 +71,15 @@ def test_a_helper_that_writes_what_is_no_answer_is_lost_and_the_next_one_is_righ
         f"    if question['twice']: {print_more}\n"
         "    print(json.dumps(question), flush=True)\n"
     )
-    worker = Worker("twice", environment={"PYTHONPATH": str(tmp_path)})
-    with pytest.raises(WorkerLost, match="no answer"):
-        worker.ask({"number": 1, "twice": True}, 20)
+    buffering = {"PYTHONUNBUFFERED": "1" if unbuffered else ""}
+    worker = Worker("twice", environment={"PYTHONPATH": str(tmp_path), **buffering})
+    try:
+        assert (worker.ask({"number": 1, "twice": True}, 20), print_more) == (
+            {},
+            "print('{}')",
+        ) and unbuffered
+    except WorkerLost as error:
+        assert "no answer" in str(error)
+    time.sleep(0.3)
     assert worker.ask({"number": 2, "twice": False}, 20) == {"number": 2, "twice": False}
     worker.close()

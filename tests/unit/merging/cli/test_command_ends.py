@@ -15,6 +15,7 @@ import pytest
 from merging.cli.main import FAILED, INTERRUPTED, TERMINATED
 from tests.helpers.cli_runner import ROOT, protege
 from tests.helpers.messages import says
+from tests.helpers.processes import hear_interrupts
 from tests.helpers.tiny_model import config_dict, write_config
 from trainer.processes import private, reaper
 
@@ -84,7 +85,12 @@ def start(work: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment |= {"TMPDIR": str(folder), "LOCKS": str(folder.parent), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", STAND_IN, work, "merge", "config.yaml", *arguments]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_interrupts,
     )
 
 

@@ -179,7 +179,7 @@ def composed_keys() -> dict[str, set[str]]:
     for overrides in (
         [],
         ["objective.estimator={kind: topk, k: 4}"],
-        ["objective.estimator=sampled", "scorer.kind=pool"],
+        ["objective.estimator=sampled", "scorer.kind=pool", "scorer.tokens_per_batch=16384"],
         ["objective.estimator=sampled", "scorer.kind=sharded"],
         ["hardware={device: cuda, offload: all, rollout_sequences: 9, rollout_quantization: fp8}"],
         ["hardware={device: cuda, gpus: 2, sequence_parallel: 2, checkpoints: weights}"],
