@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 PATIENCE_SECONDS = 60.0
@@ -44,3 +47,39 @@ class Interrupts:
             if signal.getsignal(number) is default:
                 signal.signal(number, self)
         return self
+
+
+@contextmanager
+def sigterm_waits() -> Iterator[None]:
+    """In the block SIGTERM is kept until its end, and is then handled as before the block.
+
+    For libraries that take the signal below Python, as Ray's C++ part does when it is started, which then
+    ends the process with a stack trace, and give it back to nobody when it is ended. Threads that the block
+    starts keep it from them for good; processes that are started there by a fork get it. Does nothing
+    outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    _masks.append(before)
+    try:
+        yield
+    finally:
+        _masks.remove(before)
+        if handler is not None:  # else it was not Python's, and cannot be set
+            signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_masks: list[set[int]] = []
+"""What each open block found blocked."""
+
+
+def _unblock() -> None:
+    if _masks:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks[0])
+
+
+os.register_at_fork(after_in_child=_unblock)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -15,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from common.errors import ConfigError, RunFailed
+from common.interrupts import sigterm_waits
 from common.processes import WARM_PYTHON
 from configs.schema import Hardware
 from trainer.cpu.fork_server import ForkServer
@@ -130,7 +129,7 @@ def marked_cluster(
                 raise
             finally:
                 known = reaper.processes_of(mark)
-                ray.shutdown()
+                disconnect(ray)
     finally:
         reaper.end_marked(mark, spare=ours, known=known, patience_seconds=2)  # Ray has asked them already
         private.end(guard)
@@ -258,7 +257,7 @@ def init_ray(ray: ModuleType, mark: str, spare: frozenset[int], **options: Any) 
     except Exception as first:
         if START_TIMEOUT not in str(first):
             raise
-        ray.shutdown()
+        disconnect(ray)
         reaper.end_marked(mark, spare=spare, patience_seconds=1)
         try:
             connect(ray, **options)
@@ -272,13 +271,15 @@ def keep_sigterm(ray: ModuleType) -> None:
 
 
 def connect(ray: ModuleType, **options: Any) -> None:
-    """`ray.init`, after which SIGTERM is handled as before: Ray's C++ part has taken it too."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
+    """`ray.init`, in which SIGTERM waits: Ray's C++ part would take it."""
+    with sigterm_waits():
         ray.init(**options)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+
+
+def disconnect(ray: ModuleType) -> None:
+    """`ray.shutdown`, in which SIGTERM waits: it leaves no handler of that signal."""
+    with sigterm_waits():
+        ray.shutdown()
 
 
 def _node(ray: ModuleType) -> Any:
@@ -295,7 +296,7 @@ def reach_job(ray: ModuleType, least: int, address: str | None, runtime: dict[st
     for _ in range(number + 1, least):
         ray._private.state.next_job_id()
     ray._private.worker._global_node = None  # else Ray would end the node that this process has started
-    ray.shutdown()
+    disconnect(ray)
     connect(ray, address=address, **QUIET, runtime_env=runtime)
 
 

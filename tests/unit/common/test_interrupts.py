@@ -78,3 +78,41 @@ def test_a_forked_child_dies_of_sigterm_as_ever():
         [sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
     )
     assert ended.stdout.split()[1] == "-15" and ended.stderr == ""
+
+
+WAITING = """
+import ctypes, os, signal, subprocess, sys, time
+from common.interrupts import Interrupts, sigterm_waits
+Interrupts().install()
+take = ctypes.CDLL(None).signal
+take.argtypes = [ctypes.c_int, ctypes.c_void_p]
+try:
+    with sigterm_waits():
+        take(signal.SIGTERM, 0)  # below Python, the default again: the process would end
+        child = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: None)
+        if "asked" in sys.argv:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        print("block ended", flush=True)
+    print("went on", flush=True)
+    child.terminate()
+    print(child.wait(10), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+except KeyboardInterrupt:
+    child.kill()
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [((), ["block ended", "went on", "-15", "interrupted"]), (("asked",), ["block ended", "interrupted"])],
+)
+def test_sigterm_waits_for_a_library_that_takes_it_below_python(arguments, said):
+    """What is started meanwhile gets it; afterwards it is handled as before."""
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITING, *arguments], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.stdout.split("\n")[:-1], ended.returncode) == (said, 0), ended.stderr
