@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 MARK = "PROTEGE_RUN_MARK"
@@ -153,7 +153,7 @@ def _watch(mark: str) -> tuple[frozenset[Process], frozenset[str]]:
     while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:  # nobody writes: readable is closed
         known = frozenset(alive(known | processes_of(mark)))
         if new := set(glob.glob(f"{SHARED_MEMORY}*")) - looked_at:
-            blocks |= new & _open_files(process.pid for process in known)
+            blocks |= _held(new, (process.pid for process in known))
             looked_at |= new
     return known, frozenset(blocks)
 
@@ -172,7 +172,7 @@ def remove_files(folder: str, blocks: frozenset[str] = frozenset()) -> None:
     # the list comes before the look at who has them open: what appears in between is let alone
     files = {path for pattern in noted for path in glob.glob(pattern) if _is_own(path)} | blocks
     if files:
-        for path in files - _open_files(filter(str.isdigit, os.listdir("/proc"))) - _bound_sockets():
+        for path in files - _held(files, filter(str.isdigit, os.listdir("/proc"))) - _bound_sockets():
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
@@ -189,17 +189,30 @@ def _is_own(path: str) -> bool:
     return False
 
 
-def _open_files(pids: Iterable[int | str]) -> set[str]:
-    """Blocks of shared memory that these processes have open or mapped."""
+def _held(paths: Set[str], pids: Iterable[int | str]) -> set[str]:
+    """Those of the paths that these processes have open or mapped.
+
+    The mapping of a semaphore bears the name of a temporary file, which it was made as: its inode tells.
+    """
+    numbers = {_inode(path): path for path in paths}
     found: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", errors="replace") as file:
-            found.update(line.split(maxsplit=5)[5].strip() for line in file if SHARED_MEMORY in line)
+            for line in file:
+                if SHARED_MEMORY in line:
+                    *_, inode, path = line.split(maxsplit=5)
+                    found |= {path.strip(), numbers.get(int(inode), "")}
         with contextlib.suppress(OSError):
             for number in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
-    return found
+    return found & paths
+
+
+def _inode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.lstat(path).st_ino if path.startswith(SHARED_MEMORY) else 0
+    return 0
 
 
 def _bound_sockets() -> set[str]:

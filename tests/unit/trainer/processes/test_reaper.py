@@ -249,9 +249,12 @@ def test_a_killed_parent_leaves_nothing(mark, how):
 
 MAKER = """
 import sys, time
+from _multiprocessing import SemLock
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
-blocks = [SharedMemory(name, create=True, size=64) for name in sys.argv[1:]]
+names = [name for name in sys.argv[1:] if not name.startswith("sem.")]
+blocks = [SharedMemory(name, create=True, size=64) for name in names]
+locks = [SemLock(1, 1, 1, "/" + name[4:], False) for name in sys.argv[1:] if name not in names]
 for block in blocks:
     resource_tracker.unregister(block._name, "shared_memory")
 print("made", flush=True)
@@ -293,14 +296,17 @@ def test_files_of_a_run_that_was_killed_go_with_it_and_all_others_stay(
     (folder / "session").mkdir()
     (folder / "session" / "log").write_text("x")
     short, other, ours = f"verl_weights_{mark}", f"verl_weights_{mark}x", f"psm_{mark[:8]}"
+    semaphore, others_semaphore = f"sem.mp-{mark[:8]}", f"sem.mp-{mark[:8]}x"
     reaper.note(folder, f"{reaper.SHARED_MEMORY}{short}")
-    block_maker(mark, ours)
-    live = block_maker(None, other, f"{ours}x")
+    block_maker(mark, ours, semaphore)
+    live = block_maker(None, other, f"{ours}x", others_semaphore)
     time.sleep(reaper.LOOK_SECONDS + 1)  # it sees who has them open
     block_maker(mark, short)  # it need not see this one
     guard.stdin.close()
     guard.wait(timeout=20)
-    assert in_memory(short, ours) == [] and in_memory(other, f"{ours}x") == [other, f"{ours}x"]
+    assert in_memory(short, ours, semaphore) == []
+    stays = [other, f"{ours}x", others_semaphore]
+    assert in_memory(*stays) == stays
     assert not folder.exists() and tmp_path.exists()
     live.kill()
     live.wait()
