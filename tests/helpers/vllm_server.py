@@ -71,6 +71,7 @@ def _shared_memory(pid: int) -> set[Path]:
         for each in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 found |= {Path(part.path) for part in each.memory_maps() if part.path.startswith("/dev/shm/")}
+            found |= set(Path("/dev/shm").glob(f"sem.loky-{each.pid}-*"))  # mapped by another name
     return found
 
 
