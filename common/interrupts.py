@@ -6,6 +6,7 @@ way out. Batch systems and people ask more than once: what comes while that goes
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -51,35 +52,47 @@ class Interrupts:
 
 @contextmanager
 def sigterm_waits() -> Iterator[None]:
-    """In the block SIGTERM is kept until its end, and is then handled as before the block.
+    """In the block SIGTERM waits for its end, and is then handled as before the block.
 
-    For libraries that take the signal below Python, as Ray's C++ part does when it is started, which then
-    ends the process with a stack trace, and give it back to nobody when it is ended. Threads that the block
-    starts keep it from them for good; processes that are started there by a fork get it. Does nothing
-    outside the main thread.
+    For libraries that take the signal below Python: Ray's C++ part does when it is started, and would end the
+    process with a stack trace; when it is ended it leaves the system's default. Masking the signal would not
+    do, since any other thread gets it then. Does nothing outside the main thread, or without a handler.
     """
-    if threading.current_thread() is not threading.main_thread():
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
-    handler = signal.getsignal(signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    _masks.append(before)
+    came: list[FrameType | None] = []
+    signal.signal(signal.SIGTERM, lambda _number, frame: came.append(frame))
+    try:
+        with _kept_below_python(signal.SIGTERM):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if came:
+            handler(signal.SIGTERM, came[0])
+
+
+SIGACTION_BYTES = 1024
+"""More than any system's `struct sigaction`, which is read and written as it is."""
+KEEP_SECONDS = 0.002
+
+
+@contextmanager
+def _kept_below_python(number: int) -> Iterator[None]:
+    """The C library's handler of the signal, Python's own, comes back at once when a library replaces it."""
+    sigaction = ctypes.CDLL(None).sigaction
+    kept, done = ctypes.create_string_buffer(SIGACTION_BYTES), threading.Event()
+    sigaction(number, None, kept)
+
+    def keep() -> None:
+        while not done.wait(KEEP_SECONDS):
+            sigaction(number, kept, None)
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
     try:
         yield
     finally:
-        _masks.remove(before)
-        if handler is not None:  # else it was not Python's, and cannot be set
-            signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_masks: list[set[int]] = []
-"""What each open block found blocked."""
-
-
-def _unblock() -> None:
-    if _masks:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _masks[0])
-
-
-os.register_at_fork(after_in_child=_unblock)
+        done.set()
+        keeper.join()

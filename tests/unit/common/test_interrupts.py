@@ -88,8 +88,10 @@ take = ctypes.CDLL(None).signal
 take.argtypes = [ctypes.c_int, ctypes.c_void_p]
 try:
     with sigterm_waits():
-        take(signal.SIGTERM, 0)  # below Python, the default again: the process would end
-        child = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: None)
+        for _ in range(3):
+            take(signal.SIGTERM, 0)  # below Python, the default again: the process would end
+            time.sleep(0.1)
+        child = subprocess.Popen(["sleep", "60"])
         if "asked" in sys.argv:
             os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.2)
