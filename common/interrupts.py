@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 PATIENCE_SECONDS = 60.0
@@ -56,21 +56,25 @@ def sigterm_waits() -> Iterator[None]:
 
     For libraries that take the signal below Python: Ray's C++ part does when it is started, and would end the
     process with a stack trace; when it is ended it leaves the system's default. Masking the signal would not
-    do, since any other thread gets it then. Does nothing outside the main thread, or without a handler.
+    do, since any other thread gets it then. Does nothing outside the main thread; without a handler in Python
+    nothing waits.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    if threading.current_thread() is not threading.main_thread() or handler is None:
         yield
         return
     came: list[FrameType | None] = []
-    signal.signal(signal.SIGTERM, lambda _number, frame: came.append(frame))
-    try:
-        with _kept_below_python(signal.SIGTERM):
+    with ExitStack() as kept:
+        kept.callback(signal.signal, signal.SIGTERM, handler)
+        if callable(handler):
+            signal.signal(signal.SIGTERM, lambda _number, frame: came.append(frame))
+            kept.enter_context(_kept_below_python(signal.SIGTERM))
+        try:
             yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        if came:
-            handler(signal.SIGTERM, came[0])
+        finally:
+            kept.close()
+            if came and callable(handler):
+                handler(signal.SIGTERM, came[0])
 
 
 SIGACTION_BYTES = 1024
