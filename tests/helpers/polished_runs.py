@@ -7,9 +7,10 @@ from typing import Any
 
 from configs.load import LoadedConfig, load_config
 from merging.state.teacher import Teacher
-from tests.helpers.model_copies import noisy_copy
+from tests.helpers.model_copies import noisy_copy, weights_of
 from tests.helpers.opened_runs import OpenedRun, open_run
 from tests.helpers.paths import STUDENT
+from tests.helpers.stand_in_trainers import StageTrainer
 from tests.helpers.tiny_model import sum_rows, write_config, write_jsonl
 
 POLISH = {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 2, "learning_rate": 0.25}
@@ -57,3 +58,17 @@ def experts(folder: Path) -> list[Teacher]:
         if not (folder / f"{name}_expert").exists():
             noisy_copy(folder / f"{name}_expert", seed)
     return [Teacher(name, str(folder / f"{name}_expert"), "0" * 64, None) for name in ("math", "code")]
+
+
+def stage_trainer(monkeypatch):
+    """Stands in for the training of every stage."""
+    trainer = StageTrainer()
+    for place in ("trainer.run.train", "merging.training.rewarded.train"):
+        monkeypatch.setattr(place, trainer)
+    return trainer
+
+
+def added(model, base):
+    """By how much every tensor of a model differs from the base's in the mean."""
+    before = weights_of(base)
+    return {round(float((value - before[name]).mean())) for name, value in weights_of(model).items()}

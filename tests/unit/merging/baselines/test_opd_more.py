@@ -18,8 +18,8 @@ from tests.helpers.messages import refuses
 from tests.helpers.model_copies import weights_of
 from tests.helpers.opened_runs import open_run
 from tests.helpers.paths import STUDENT
-from tests.helpers.polished_runs import experts, open_polished, polished_config
-from tests.helpers.stand_in_trainers import FakeCluster, StageTrainer
+from tests.helpers.polished_runs import added, experts, open_polished, polished_config, stage_trainer
+from tests.helpers.stand_in_trainers import FakeCluster
 from tests.helpers.tiny_model import sum_rows, write_jsonl
 
 MORE = "baselines=[opd_more]"
@@ -28,10 +28,7 @@ MORE = "baselines=[opd_more]"
 
 @pytest.fixture
 def trainer(monkeypatch):
-    trainer = StageTrainer()
-    for place in ("trainer.run.train", "merging.training.rewarded.train"):
-        monkeypatch.setattr(place, trainer)
-    return trainer
+    return stage_trainer(monkeypatch)
 
 
 def trained(tmp_path, *overrides, **changes):
@@ -40,12 +37,6 @@ def trained(tmp_path, *overrides, **changes):
     train_student(run.folder, teachers, FakeCluster())
     train_baselines(run.folder, teachers, run.found.routed, FakeCluster())
     return run.folder
-
-
-def added(model, base):
-    """By how much every tensor of a model differs from the base's in the mean."""
-    before = weights_of(base)
-    return {round(float((value - before[name]).mean())) for name, value in weights_of(model).items()}
 
 
 def rows_of(file):

@@ -24,8 +24,8 @@ from tests.helpers.messages import refuses
 from tests.helpers.model_copies import weights_of
 from tests.helpers.opened_runs import open_run
 from tests.helpers.paths import STUDENT
-from tests.helpers.polished_runs import POLISH, experts, open_polished, polished_config
-from tests.helpers.stand_in_trainers import FakeCluster, StageTrainer
+from tests.helpers.polished_runs import POLISH, added, experts, open_polished, polished_config, stage_trainer
+from tests.helpers.stand_in_trainers import FakeCluster
 from tests.helpers.tiny_model import write_jsonl
 
 OPEN = [{"prompt": f"open {i}", "answer": None} for i in range(4)]
@@ -168,16 +168,7 @@ def test_what_does_not_divide_over_the_devices_or_fit_a_micro_batch_is_refused(t
 
 @pytest.fixture
 def trainer(monkeypatch):
-    trainer = StageTrainer()
-    for place in ("trainer.run.train", "merging.training.rewarded.train"):
-        monkeypatch.setattr(place, trainer)
-    return trainer
-
-
-def added(model, base):
-    """By how much every tensor of a model differs from the base's in the mean."""
-    before = weights_of(base)
-    return {round(float((value - before[name]).mean())) for name, value in weights_of(model).items()}
+    return stage_trainer(monkeypatch)
 
 
 def trained(tmp_path, *overrides):
