@@ -31,12 +31,19 @@ CALLS = [
 PARAMETERS = {"reference": 829_312, "math": 829_312, "code": 15_540}
 STORED = {"reference": 4, "math": 4, "code": 2}
 """Bytes of a number in the files."""
+REST = 2000
+"""Bytes: positions of the rotary embeddings, padding of rows that do not divide."""
+
+
+def half_of(model: str) -> int:
+    """Bytes of half of its weights, in float32."""
+    return 4 * PARAMETERS[model] // 2
 
 
 def test_two_ranks_read_what_the_shared_scorer_reads(tmp_path):
     models = {"reference": str(STUDENT), "math": str(noisy_copy(tmp_path / "math", seed=1)),
               "code": str(qwen3_copy(tmp_path / "code"))}  # fmt: skip
-    reports = score_on(models, CALLS, tmp_path / "ranks", tokens_per_batch=40)
+    reports = score_on(models, CALLS, [half_of(model) + REST for model, _ in CALLS], tmp_path / "ranks", 40)
     shared = SharedScorer(models, "cpu", "float32", 40)
     for rank, report in enumerate(reports):
         for (model, shares), rows in zip(CALLS, report.scores, strict=True):
@@ -56,11 +63,9 @@ def test_two_ranks_read_what_the_shared_scorer_reads(tmp_path):
 def check_memory(held: list[int]) -> None:
     """A rank holds half of the model that it reads, in float32, and nothing of any before and after."""
     made, *after_calls, closed = held
-    rest = 2000  # positions of the rotary embeddings, padding of rows that do not divide
-    assert 0 <= made < rest and 0 <= closed < rest
+    assert 0 <= made < REST and 0 <= closed < REST
     for (model, _), bytes_held in zip(CALLS, after_calls, strict=True):
-        half = 4 * PARAMETERS[model] / 2
-        assert half <= bytes_held < half + rest, model
+        assert half_of(model) <= bytes_held <= half_of(model) + REST, model
 
 
 def check_bytes_read(by_rank: list[int]) -> None:
