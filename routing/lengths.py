@@ -18,6 +18,9 @@ BATCH, BATCH_BYTES = 256, 2**20
 """Texts, and bytes of several, that a tokenizer reads at once: it holds hundreds of bytes for each token."""
 LARGEST_TEXT = 2**22
 """Characters of a prompt that are counted: more than any model reads, and little enough to wait for."""
+LARGEST_ADDED = 2**18
+"""Characters that a chat template may add to the messages: far more than any instruction that it may hold,
+and little enough to render for every prompt."""
 EXTRA_TOKENS = 8
 """Tokens that a tokenizer may add to a text's bytes (a prefix space); one token holds at least a byte."""
 
@@ -101,6 +104,12 @@ def _rendered(
         raise ConfigError(
             f"{item.prompt.where}: the student's chat template ({student}) refuses the prompt: {told}"
         ) from None
+    own = sum(len(message["content"]) for message in item.prompt.messages)
+    if len(text) - own > LARGEST_ADDED:
+        raise ConfigError(
+            f"{item.prompt.where}: the student's chat template ({student}) makes {len(text):,} characters of "
+            f"a prompt of {own:,}; it may add at most {LARGEST_ADDED:,}"
+        )
     return text[:LARGEST_TEXT]
 
 
