@@ -30,17 +30,19 @@ REFERENCES = {
     "eight_domains": dict.fromkeys(EIGHT, BASE),
     "lora_experts": {"math": BASE, "code": BASE},
     "paper": {"math": "Qwen/Qwen3-4B", "code": "Qwen/Qwen3-4B"},
+    "polished": {"math": None, "code": None},
     "quickstart": {"math": BASE, "code": BASE},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": BASE},
     "smollm2": {"add": f"{MADE}/smollm2", "multiply": f"{MADE}/smollm2"},
     "strong_to_weak": {"math": BASE, "code": f"{MADE}/demo_large"},
 }
-"""The model that B is read from, by config and domain."""
+"""The model that B is read from, by config and domain; None at lambda 1, where none is."""
 
 BASES = {
     "eight_domains": [None] * 8,
     "lora_experts": [None, None],
     "paper": [None, None],
+    "polished": [None, None],
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
     "smollm2": [None, None],
@@ -61,17 +63,18 @@ def test_it_compiles_to_a_merge_with_the_right_references(name, tmp_path):
     teachers = {domain: f"/experts/{domain}" for domain in config.domains}
     job = merge_job(config, "merge", teachers, tmp_path / "train.parquet", tmp_path / "train")
     scorer = job.verl_overrides["protege.scorer"]
-    read = {domain: scorer["models"][key] for domain, key in scorer["references"].items()}
+    read = {domain: scorer["models"].get(key) for domain, key in scorer["references"].items()}
     assert read == REFERENCES[name]
-    assert scorer["models"].keys() == {*scorer["references"].values(), *teachers}
-    assert job.model_path == config.student
+    held = {key for domain, key in scorer["references"].items() if REFERENCES[name][domain]}
+    assert scorer["models"].keys() == {*held, *teachers}
+    assert job.model_path == config.student  # a start that is merged is made by the run
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_models_that_are_made_first_are_told_in_the_head(name):
     config, text = load_config(RUNS[name]).config, RUNS[name].read_text(encoding="utf-8")
     head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    models = {config.student, *REFERENCES[name].values(), *filter(None, BASES[name])}
+    models = {config.student, *filter(None, [*REFERENCES[name].values(), *BASES[name]])}
     for model in (Path(model) for model in models if model.startswith(MADE)):
         assert f"--out .protege/{model.name}" in head
 
@@ -102,7 +105,7 @@ def passes(monkeypatch, name, run_dir, *overrides):
     return loaded, found
 
 
-@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "quickstart"])
+@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "polished", "quickstart"])
 def test_it_passes_preflight(name, tmp_path, monkeypatch):
     passes(monkeypatch, name, tmp_path / "run")
 
