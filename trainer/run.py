@@ -24,6 +24,7 @@ from trainer.explained import explain
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.processes import failures
+from trainer.processes.actors import turn_to_train, wait_for_queue
 from trainer.processes.nodes import Nodes
 from trainer.processes.ray_cluster import RayCluster
 from trainer.processes.stall import StallWatch, activity
@@ -100,11 +101,15 @@ def train(
     engines = EngineErrors(cluster.logs, cluster.job)
     if cluster.nodes is not None:
         check_shared(cluster.nodes, job, config)
-        cluster.nodes.begin()
     try:
-        launched = launch_sft(config) if supervised else launch(config)
-        wait(launched, metrics, engines, cluster.nodes, StallWatch(job.hardware.stall, doing(cluster.nodes)))
-    except TrainingHalted:
+        with turn_to_train(job.folder, say) if cluster.nodes is not None else contextlib.nullcontext():
+            wait_for_queue()
+            if cluster.nodes is not None:
+                cluster.nodes.begin()
+            parts, stall = PartsWatch.from_now(), StallWatch(job.hardware.stall, doing(cluster.nodes))
+            launched = launch_sft(config) if supervised else launch(config)
+            wait(launched, metrics, parts, engines, cluster.nodes, stall)
+    except (TrainingHalted, ConfigError):
         raise
     except Exception as error:
         raise RunFailed(
@@ -303,13 +308,17 @@ def doing(nodes: Nodes | None) -> Callable[[], str]:
 
 
 def wait(
-    launched: Launched, metrics: MetricsTail, engines: EngineErrors, nodes: Nodes | None, stall: StallWatch
+    launched: Launched,
+    metrics: MetricsTail,
+    parts: PartsWatch,
+    engines: EngineErrors,
+    nodes: Nodes | None,
+    stall: StallWatch,
 ) -> None:
     """Returns when a launched training has ended; raises its error, or that of a part that died or hangs."""
     import ray
 
     runner, result = launched
-    parts = PartsWatch()
     next_look = 0.0
     try:
         while True:

@@ -61,7 +61,7 @@ class NodeWatcher:
 
     def begin(self) -> None:
         """A training begins: parts and errors of an earlier one count no more."""
-        self.parts = PartsWatch(lambda: parts_among(_processes(self.mark)))
+        self.parts = PartsWatch.from_now(lambda: parts_among(_processes(self.mark)))
         self.engines = EngineErrors(self.logs, self.job)
 
     def missing(self, paths: Sequence[str]) -> list[str]:

@@ -46,12 +46,21 @@ class PartsWatch:
     seen: dict[int, str] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
     missed: dict[int, float] = field(default_factory=dict)
+    earlier: frozenset[int] = frozenset()
+    """Parts that do not count: those of an earlier training may still be ending."""
+
+    @classmethod
+    def from_now(cls, source: Callable[[], dict[int, tuple[str, float]]] | None = None) -> PartsWatch:
+        """A watch over a training that is not launched yet: what is alive now is no part of it."""
+        return cls(source, earlier=frozenset(live_parts() if source is None else source()))
 
     def dead(self) -> str | None:
         """Title and pid of a part that has been missed for `GRACE_SECONDS`, else None."""
         now = time.monotonic()
         alive = live_parts() if self.source is None else self.source()
         for pid, (title, age) in alive.items():
+            if pid in self.earlier:
+                continue
             self.seen[pid] = title
             self.missed.pop(pid, None)
             if age >= _settled_at(title):

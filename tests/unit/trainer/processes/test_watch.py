@@ -79,6 +79,19 @@ def test_a_vanished_part_is_dead_after_the_grace(clock, parts):
     assert seen.dead() == "VLLM::EngineCore (pid 12)"
 
 
+def test_a_part_of_an_earlier_training_may_end_while_the_next_one_begins(clock, parts):
+    parts |= {11: "ray::TransferQueueController", 12: "VLLM::EngineCore"}
+    seen = PartsWatch.from_now()
+    parts[13] = "ray::WorkerDict"
+    assert seen.dead() is None
+    clock["now"] += ACTOR_SETTLED
+    assert seen.dead() is None
+    parts.clear()
+    assert seen.dead() is None
+    clock["now"] += GRACE_SECONDS
+    assert seen.dead() == "ray::WorkerDict (pid 13)"
+
+
 def test_a_part_that_comes_back_starts_the_grace_anew(clock, parts):
     seen = PartsWatch()
     parts[11] = "ray::WorkerDict"
