@@ -29,6 +29,7 @@ EIGHT = ("add_plain", "add_carry", "multiply", "sum", "extreme", "first", "list"
 REFERENCES = {
     "eight_domains": dict.fromkeys(EIGHT, BASE),
     "lora_experts": {"math": BASE, "code": BASE},
+    "lora_student": {"math": BASE, "code": BASE},
     "paper": {"math": "Qwen/Qwen3-4B", "code": "Qwen/Qwen3-4B"},
     "quickstart": {"math": BASE, "code": BASE},
     "reward_correction": {"math": f"{MADE}/demo_seed1", "code": BASE},
@@ -40,6 +41,7 @@ REFERENCES = {
 BASES = {
     "eight_domains": [None] * 8,
     "lora_experts": [None, None],
+    "lora_student": [None, None],
     "paper": [None, None],
     "quickstart": [None, None],
     "reward_correction": [f"{MADE}/demo_seed1", None],
@@ -102,7 +104,7 @@ def passes(monkeypatch, name, run_dir, *overrides):
     return loaded, found
 
 
-@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "quickstart"])
+@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "lora_student", "quickstart"])
 def test_it_passes_preflight(name, tmp_path, monkeypatch):
     passes(monkeypatch, name, tmp_path / "run")
 

@@ -1,12 +1,18 @@
-"""A student that is a LoRA adapter: it begins as the base, and an update trains the adapter alone.
+"""A student that is a LoRA adapter: it begins as the base, an update trains the adapter alone, and that is
+exported; and what eight experts that are adapters hold beside it.
 
 On verl's own engines, on one rank; `tests/unit/trainer/test_two_ranks.py` has two.
 """
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 
+from tests.helpers.live_storage import LiveStorage
+from tests.helpers.lora_adapters import write_adapter
 from tests.helpers.ranks import on_ranks
 from tests.helpers.training_engines import (
     add_optimum,
@@ -107,3 +113,106 @@ def test_an_update_trains_the_adapter_alone(folder, kind, top_k):
     assert found["gradients"] == dict.fromkeys(found["adapter"], True)
     assert found["moved"] == sorted(found["adapter"])
     assert found["moments"] == 2 * sum(found["adapter"].values()), "no optimizer state of the base"
+
+
+# -------------------------------------------------------------------------------------------- export
+
+
+def exported(folder, work):
+    """Log-probabilities of a trained student: in training, as adapter on the base, and as a full model."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from teachers.registry.local import Registry
+    from teachers.registry.merged import merged_model
+    from trainer.export import export
+    from trainer.job import Lora
+
+    batch, engine = rollout_batch(), make_engine(engines()["sampled"], folder, lora_rank=RANK)
+    with engine.train_mode():
+        engine.forward_backward_batch(batch.clone(), loss_function=lambda **given: _sum("log_probs", **given))
+        engine.optimizer_step()
+    engine.save_checkpoint(str(work / "checkpoints" / "global_step_1" / "actor"), global_step=1)
+    alpha = engine.model_config.lora_alpha
+    adapter = export(work / "checkpoints", 1, folder, work / "student", Lora(RANK, alpha))
+    loaded = {
+        "training": old_pass(engine, batch)["log_probs"],
+        "base": AutoModelForCausalLM.from_pretrained(folder),
+    }
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    loaded["adapter"] = PeftModel.from_pretrained(base, adapter)
+    full = merged_model(folder, adapter, Registry(work / "home"))
+    loaded["full"] = AutoModelForCausalLM.from_pretrained(full)
+    return {
+        name: own if isinstance(own, torch.Tensor) else _response_logp(own, batch)
+        for name, own in loaded.items()
+    }
+
+
+def _response_logp(model, batch):
+    """logp_BR, padded with 0, of each rollout alone."""
+    rows = []
+    for ids, response in zip(batch["input_ids"].unbind(), batch["responses"].unbind(), strict=True):
+        with torch.no_grad():
+            logp_TV = model(ids[None]).logits[0].log_softmax(-1)
+        start = len(ids) - len(response)
+        rows.append(logp_TV[start - 1 : -1].gather(1, response[:, None]).squeeze(1))
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def test_the_exported_adapter_on_its_base_is_the_student_that_was_trained(folder, tmp_path):
+    found = on_ranks(exported, 1, folder, tmp_path)[0]
+    for name in ("adapter", "full"):
+        torch.testing.assert_close(found[name], found["training"], atol=1e-5, rtol=0)
+    assert (found["base"] - found["training"]).abs().max() > 1e-3, "the student is not its base"
+
+
+# -------------------------------------------------------------------------------------------- memory
+
+
+def held(folder, experts, lora_rank):
+    """Bytes of the scorer with these experts and the reference, and of a training of the student: all tensors
+    that are held, and the most that scoring and an update allocate beside them."""
+    from teachers.scoring.scorer import Scored, SharedScorer
+
+    models = {"reference": str(folder), **experts}
+    scorer = SharedScorer(models, "cpu", "float32", 64, base=str(folder))
+    engine = make_engine(engines()["full"], folder, lora_rank=lora_rank)
+    with LiveStorage() as storage:
+        for name in models:
+            scorer.score(name, [Scored(tuple(range(3, 24)), 9)])
+        with engine.train_mode():
+            engine.forward_backward_batch(
+                rollout_batch(), loss_function=lambda **given: _sum("log_probs", **given)
+            )
+            gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
+            engine.optimizer_step()
+    kept = [value for weights in scorer.weights.values() for value in weights.values()]
+    kept += [value for seat in scorer.seats for value in seat.module.state_dict().values()]
+    kept += [weight.to_local() for weight in (*engine.module.parameters(), *gradients)]
+    states = engine.optimizer.state_dict()["state"].values()
+    kept += [value.to_local() for state in states for name, value in state.items() if name != "step"]
+    pieces = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in kept}
+    # gradients and moments were allocated meanwhile, and are among the pieces: what is kept counts once
+    return sum(pieces.values()) + storage.peak - storage.live
+
+
+def test_eight_adapters_reference_and_student_take_little_more_memory_than_two(tmp_path):
+    folder = write_causal_model(tmp_path / "m", hidden=64)
+    paths = {f"d{n}": str(write_adapter(tmp_path / f"{n}", n, rank=2, base=folder)) for n in range(8)}
+    two = {name: paths[name] for name in list(paths)[:2]}
+    few, many = (on_ranks(held, 1, folder, experts, 2)[0] for experts in (two, paths))
+    adapter = _bytes(Path(paths["d0"]) / "adapter_model.safetensors")
+    assert many - few == pytest.approx(6 * adapter, rel=0.02), "an expert costs its adapter"
+    assert many <= 1.5 * few
+    # a student that is trained in full has gradients and moments of all weights
+    whole = on_ranks(held, 1, folder, paths, 0)[0]
+    weights = _bytes(folder / "model.safetensors")
+    assert whole - many == pytest.approx(3 * weights - 4 * adapter, rel=0.1)
+
+
+def _bytes(file: Path) -> int:
+    """Of all tensors in the file."""
+    from safetensors.torch import load_file
+
+    return sum(4 * math.prod(value.shape) for value in load_file(file).values())
