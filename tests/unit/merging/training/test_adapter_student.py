@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_the_best_validations_adapter_is_kept_also_the_one_before_step_1(tmp_pat
     export_kept(job, tmp_path / "student")
     assert trainings(tmp_path / "student") == expected
     registry = open_registry(tmp_path / "home")
-    full = weights_of(full_model(STUDENT, tmp_path / "student", registry))
+    full = weights_of(Path(full_model(STUDENT, tmp_path / "student", registry)))
     changed = any(not np.array_equal(full[name], value) for name, value in weights_of(STUDENT).items())
     assert changed == bool(expected), "the one before step 1 is the base"
 
@@ -193,7 +194,7 @@ def test_another_start_than_the_student_is_refused(tmp_path, start):
 
 
 def test_a_control_that_is_a_full_model_is_refused(tmp_path):
-    with refuses("baselines", "`teacher_more`", "training.lora_rank", "'code'", "domains.code.expert"):
-        polished_config(tmp_path, LORA, AS_ADAPTERS[0], "baselines=[teacher_more]")
+    with refuses("baselines", "`teacher_more`", "training.lora_rank", "'math'", "domains.math.expert"):
+        polished_config(tmp_path, LORA, "baselines=[teacher_more]")
     polished_config(tmp_path, LORA, *AS_ADAPTERS, "baselines=[teacher_more]")
     polished_config(tmp_path, LORA, "baselines=[opd_more]")
