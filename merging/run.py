@@ -177,7 +177,7 @@ def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) 
     elif polish is not None:
         with folder.measured.stage(POLISH):
             polish_student(folder, polish, cluster)
-    write_full_student(folder.config, folder.path)
+    write_full_student(folder.config, folder.student)
 
 
 def train_baselines(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import new_folder
 from configs.schema import MergeConfig
-from merging.state.polished import STUDENT
 from teachers.models.adapters import fingerprint, is_adapter
 from teachers.registry.merged import full_model
 from teachers.registry.opening import open_registry
@@ -17,7 +16,7 @@ from trainer.job import Lora
 if TYPE_CHECKING:
     from configs.training import Training
 
-FULL = f"{STUDENT}_full"
+FULL = "student_full"
 """Folder of the run with adapter and base as one model, where `training.full_model` asks for it."""
 
 
@@ -36,12 +35,13 @@ def as_full(config: MergeConfig, model: str | Path) -> Path:
     return Path(full_model(config.student, model, open_registry(config.registry)))
 
 
-def write_full_student(config: MergeConfig, run_dir: Path) -> None:
-    """Writes `student_full/`, whole or not at all, where the config asks for it and it is not there."""
-    target = run_dir / FULL
+def write_full_student(config: MergeConfig, student: Path) -> None:
+    """Writes `student_full/` beside the adapter, whole or not at all, where the config asks for it and it is
+    not there."""
+    target = student.with_name(FULL)
     if config.training.full_model and not target.exists():
         with new_folder(target) as made:
-            shutil.copytree(as_full(config, run_dir / STUDENT), made, dirs_exist_ok=True)
+            shutil.copytree(as_full(config, student), made, dirs_exist_ok=True)
 
 
 def adapter_text(training: Training) -> str | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from merging.exopd.job import merge_job
 from tests.helpers.live_storage import LiveStorage
 from tests.helpers.lora_adapters import write_adapter
+from tests.helpers.merge_jobs import TEACHERS, config_with
 from tests.helpers.paths import STUDENT
 from tests.helpers.ranks import on_ranks
 from tests.helpers.training_engines import (
@@ -23,15 +25,34 @@ from tests.helpers.training_engines import (
     update_pass,
     write_causal_model,
 )
+from tests.helpers.verl_configs import difference, verl_values
 
 torch = pytest.importorskip("torch")
 
 VOCABULARY, RANK = 151, 4
+MODEL = "actor_rollout_ref.model"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_causal_model(tmp_path_factory.mktemp("model") / "m")
+
+
+def test_an_adapter_has_its_own_alpha_and_goes_on_from_where_one_ended(compiled, cpu, tmp_path):
+    alpha = ("training.lora_rank", 4, "training.lora_alpha", 9)
+    declared = config_with(*alpha)
+    assert difference(cpu, compiled(declared)) == {
+        f"{MODEL}.lora_rank": 4, f"{MODEL}.lora_alpha": 9, f"{MODEL}.lora.merge": True,
+        "actor_rollout_ref.actor.checkpoint.save_lora_only": True,
+    }  # fmt: skip
+    assert difference(compiled(declared), compiled(config_with(*alpha, "training.full_model", True))) == {}
+    begun = write_adapter(tmp_path / "distilled", rank=4, alpha=9)
+    rows, work = Path("/run/train.parquet"), Path("/run/train")
+    first, further = (
+        verl_values(merge_job(declared, "merge", TEACHERS, rows, work, start=start))
+        for start in (STUDENT, begun)
+    )
+    assert difference(first, further) == {f"{MODEL}.lora_adapter_path": str(begun)}
 
 
 def engines():

@@ -12,11 +12,10 @@ import pytest
 
 from configs import schema
 from merging.exopd.job import LOSS_NAME, logical_gpus, merge_job
-from tests.helpers.lora_adapters import write_adapter
 from tests.helpers.merge_jobs import TEACHERS, config_with, scorer_models
 from tests.helpers.messages import refuses
 from tests.helpers.paths import ROOT, STUDENT
-from tests.helpers.verl_configs import difference, verl_values
+from tests.helpers.verl_configs import difference
 from trainer.overrides import verl_config
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -127,22 +126,9 @@ def test_a_changed_value_changes_exactly_its_keys(compiled, cpu, path, value, ex
     assert found == expected
 
 
-def test_an_adapter_has_its_own_alpha_and_goes_on_from_where_one_ended(compiled, cpu, tmp_path):
-    alpha = ("training.lora_rank", 4, "training.lora_alpha", 9)
-    declared = config_with(*alpha)
-    assert difference(cpu, compiled(declared)) == {**ADAPTER, "actor_rollout_ref.model.lora_alpha": 9}
-    assert difference(compiled(declared), compiled(config_with(*alpha, "training.full_model", True))) == {}
-    begun = write_adapter(tmp_path / "distilled", rank=4, alpha=9)
-    rows, work = Path("/run/train.parquet"), Path("/run/train")
-    first, further = (
-        verl_values(merge_job(declared, "merge", TEACHERS, rows, work, start=start))
-        for start in (STUDENT, begun)
-    )
-    assert difference(first, further) == {"actor_rollout_ref.model.lora_adapter_path": str(begun)}
-
-
 NOT_HERE = {
-    # preflight; test_overlap_job.py; tests/unit/merging/training/test_start.py and test_validation.py
+    # preflight; test_overlap_job.py; test_adapter_student.py; in tests/unit/merging/training test_start.py
+    # and test_validation.py
     "training": {
         *("too_long", "overlap", "start", "lora_alpha", "full_model"),
         *("validate_every", "validation_samples", "validation_limit", "keep", "patience"),
