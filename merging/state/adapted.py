@@ -11,7 +11,7 @@ from configs.schema import MergeConfig
 from teachers.models.adapters import fingerprint, is_adapter
 from teachers.registry.merged import full_model
 from teachers.registry.opening import open_registry
-from trainer.job import Lora
+from trainer.job import Lora, lora_of
 
 if TYPE_CHECKING:
     from configs.training import Training
@@ -46,7 +46,5 @@ def write_full_student(config: MergeConfig, student: Path) -> None:
 
 def adapter_text(training: Training) -> str | None:
     """What is trained, in words; None where all weights are."""
-    if training.lora_rank is None:
-        return None
-    alpha = 2 * training.lora_rank if training.lora_alpha is None else training.lora_alpha
-    return f"a LoRA adapter of rank {training.lora_rank} and alpha {alpha}"
+    lora = lora_of(training)
+    return None if lora is None else f"a LoRA adapter of rank {lora.rank} and alpha {lora.alpha}"
