@@ -285,7 +285,19 @@ class MergeConfig(Strict, DeclaredBaselines):
                 f"baselines: `teacher_more` trains on experts of kind `rl`, and no domain has one ({kinds}); "
                 "leave the baseline out"
             )
+        self._check_adapters_are_trained_on()
         return self
+
+    def _check_adapters_are_trained_on(self) -> None:
+        """A control has the recipe of what it controls: the polish of an adapter trains an adapter on."""
+        experts = {name: domain.expert for name, domain in self.domains.items()}
+        full = [name for name, one in experts.items() if isinstance(one, RLExpert) and one.lora_rank is None]
+        if self.training.lora_rank is not None and full:
+            raise ValueError(
+                "baselines: `teacher_more` trains experts on as `polish` trains the student, which is an "
+                f"adapter (training.lora_rank), and the expert of domain {full[0]!r} is a full model; give "
+                f"domains.{full[0]}.expert a lora_rank, or leave the baseline out"
+            )
 
     def validated(self) -> list[str]:
         """The domains with validation prompts."""

@@ -66,6 +66,14 @@ class Training(Strict):
         "seq-mean-token-mean"
     )
     """How token losses become one number; the paper's is the mean over sequences of token means."""
+    lora_rank: PositiveInt | None = None
+    """Train the student as a LoRA adapter of this rank on all linear layers but the output layer, and export
+    it as one; by default all weights are trained. Of the merge, its polish and every trained baseline."""
+    lora_alpha: PositiveInt | None = None
+    """The adapter's scale is `lora_alpha / lora_rank`; by default twice the rank."""
+    full_model: bool = False
+    """Also write a student that is an adapter as a full model, adapter and base added, to `student_full/` of
+    the run's folder. May be asked for later too, of the same run."""
     overlap: Literal["none", "one_step"] = "none"
     """`one_step`: the next step's answers are sampled while the student is updated, by weights that are one
     update old (so is what the estimator `sampled` weighs by its importance weight). Of the merge and of the
@@ -102,6 +110,23 @@ class Training(Strict):
             raise ValueError(
                 f"training.validate_every: {self.validate_every} is more than training.steps = {self.steps}; "
                 f"valid: 1 to {self.steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_adapter_is_asked_for(self) -> Training:
+        if self.lora_rank is None:
+            for name in ("lora_alpha", "full_model"):
+                if value := getattr(self, name):
+                    raise ValueError(
+                        f"training.{name}: {str(value).lower()} needs a student that is trained as a LoRA "
+                        f"adapter; set training.lora_rank, or leave {name} out"
+                    )
+        elif self.start.kind != "student":
+            raise ValueError(
+                f"training.lora_rank: {self.lora_rank} makes an adapter on the student's own weights, and "
+                f"training.start: {self.start.kind} begins at others; valid with lora_rank: training.start: "
+                "student"
             )
         return self
 

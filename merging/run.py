@@ -22,6 +22,7 @@ from merging.checks.preflight import STORED, checked, preflight
 from merging.exopd.job import write_rows
 from merging.experts import build_or_find, record_scores
 from merging.planning.plan import make_plan
+from merging.state.adapted import write_full_student
 from merging.state.baseline_record import is_made
 from merging.state.cluster import Cluster, NoCluster
 from merging.state.harness import ceilings, check_harness
@@ -164,20 +165,19 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
 
 
 def train_student(folder: RunFolder, teachers: list[Teacher], cluster: Cluster) -> None:
-    """The merge itself, and its polish, each continued where it stopped."""
+    """The merge itself, and its polish, each continued where it stopped; and the full model of an adapter."""
     if folder.distilled.exists():
         say("merge: found done")
     else:
         prepare_start(folder, teachers, cluster)
         with folder.measured.stage("merge"):
             Distillation(folder, teachers, "merge", folder.train).run(cluster, folder.distilled)
-    if (polish := folder.config.polish) is None:
-        return
-    if folder.student.exists():
+    if (polish := folder.config.polish) is not None and folder.student.exists():
         say("polish: found done")
-        return
-    with folder.measured.stage(POLISH):
-        polish_student(folder, polish, cluster)
+    elif polish is not None:
+        with folder.measured.stage(POLISH):
+            polish_student(folder, polish, cluster)
+    write_full_student(folder.config, folder.student)
 
 
 def train_baselines(

@@ -33,8 +33,8 @@ from teachers.registry.local import (
     expert_id,
     record_json,
 )
-from trainer.export import export, export_adapter
-from trainer.job import Lora, TrainingJob
+from trainer.export import export
+from trainer.job import Lora, TrainingJob, lora_of
 from trainer.processes.ray_cluster import RayCluster
 from trainer.run import OnStep, attempts, read_metrics, train, wall_seconds
 from trainer.settings.owned import weight_settings
@@ -72,8 +72,7 @@ class ExpertOrder:
     @property
     def lora(self) -> Lora | None:
         """The adapter that is trained; None where all weights are."""
-        rank, alpha = self.recipe.lora_rank, self.recipe.lora_alpha
-        return None if rank is None else Lora(rank, 2 * rank if alpha is None else alpha)
+        return lora_of(self.recipe)
 
     @property
     def verl_settings(self) -> dict[str, Any]:
@@ -196,10 +195,7 @@ def _store(
     target = registry.folder(id)
     with new_folder(target) as folder:
         base = resolve_model(order.base)
-        if job.lora is None:
-            export(job.checkpoints, job.steps, base, folder / MODEL)
-        else:
-            export_adapter(job.checkpoints, job.steps, base, folder / MODEL, job.lora)
+        export(job.checkpoints, job.steps, base, folder / MODEL, job.lora)
         write_text(folder / LEARNING_CURVE, json_lines(curve))
         tried = len(attempts(job.folder))
         model = fingerprint(base if job.lora is not None else folder / MODEL)

@@ -28,12 +28,15 @@ TOKENIZER_FILES = (
 )
 
 
-def export(checkpoints: Path, step: int, base: Path, target: Path) -> Path:
-    """Writes the model of `global_step_<step>` to `target`, in the base model's number format.
+def export(checkpoints: Path, step: int, base: Path, target: Path, lora: Lora | None = None) -> Path:
+    """Writes the model of `global_step_<step>` to `target`, in the base model's number format; of a training
+    that trains an adapter on the base, the adapter (`export_adapter`).
 
     Configuration, generation settings and tokenizer are the base's own files. Raises ValueError if the
     checkpoint's tensors are not exactly the base's.
     """
+    if lora is not None:
+        return export_adapter(checkpoints, step, base, target, lora)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,10 +64,13 @@ def export_untrained(base: Path, target: Path) -> Path:
     return save_model(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), base, target)
 
 
-def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora: Lora) -> Path:
+def export_adapter(
+    checkpoints: Path, step: int, base: Path, target: Path, lora: Lora, trained: bool = True
+) -> Path:
     """Writes the LoRA adapter of `global_step_<step>` to `target` in peft's format, whole or not at all.
 
-    Raises ValueError if the checkpoint holds anything but an adapter.
+    Unless it is `trained`, one on the same layers that adds nothing to the base. Raises ValueError if the
+    checkpoint holds anything but an adapter.
     """
     from peft import LoraConfig, TaskType
     from safetensors.torch import save_file
@@ -88,6 +94,8 @@ def export_adapter(checkpoints: Path, step: int, base: Path, target: Path, lora:
         config.save_pretrained(str(folder))
         # the name of the only adapter is no part of peft's files
         tensors = {name.replace(".default.", "."): value.contiguous() for name, value in weights.items()}
+        if not trained:
+            tensors |= {name: value * 0 for name, value in tensors.items() if ".lora_B." in name}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         share(folder)
     return target

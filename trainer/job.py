@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from configs.blocks.experts import RLExpert
 from configs.schema import Hardware, Training
 from trainer.validation import Validation
 
@@ -18,6 +19,9 @@ class Lora:
     rank: int
     alpha: int
     """Its product counts `alpha / rank` times."""
+    start: str | None = None
+    """Folder of an adapter of this rank and alpha on the same model, in peft's format, at whose weights the
+    training begins; None for a new one, which adds nothing until it is trained."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,12 @@ class TrainingJob:
 
 
 def merge_settings(job: type, training: Training) -> dict[str, Any]:
-    """All settings of the merge's training that a job of this type has too."""
+    """All settings of the merge's training that a job of this type has too, its adapter included."""
     names = [field.name for field in fields(job) if field.name in Training.model_fields]
-    return {name: getattr(training, name) for name in names}
+    return {name: getattr(training, name) for name in names} | {"lora": lora_of(training)}
+
+
+def lora_of(declared: Training | RLExpert) -> Lora | None:
+    """The adapter that the block asks for; None where all weights are trained."""
+    rank, alpha = declared.lora_rank, declared.lora_alpha
+    return None if rank is None else Lora(rank, 2 * rank if alpha is None else alpha)

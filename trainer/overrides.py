@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from configs.schema import Hardware
 from trainer.engine.attention import attention_of
 from trainer.engine.names import EXTERNAL_LIB, WITHOUT_OLD_ENTROPY
-from trainer.job import TrainingJob
+from trainer.job import Lora, TrainingJob
 from trainer.settings.defaults import PPO, default_config
 from trainer.tracking import PROJECT
 
@@ -118,11 +118,20 @@ def _lora(job: TrainingJob) -> dict[str, Any]:
     if job.lora is None:
         return {}
     return {
-        "actor_rollout_ref.model.lora_rank": job.lora.rank,
-        "actor_rollout_ref.model.lora_alpha": job.lora.alpha,
+        **adapter_settings(job.lora, "actor_rollout_ref.model", f"{ACTOR}.checkpoint"),
         # the rollout gets adapter and base as one model: vLLM's own LoRA kernels are not needed
         "actor_rollout_ref.model.lora.merge": True,
-        f"{ACTOR}.checkpoint.save_lora_only": True,
+    }
+
+
+def adapter_settings(lora: Lora, model: str, checkpoint: str) -> dict[str, Any]:
+    """The adapter in sections of these names, which both of verl's trainers have."""
+    began = {} if lora.start is None else {f"{model}.lora_adapter_path": lora.start}
+    return {
+        f"{model}.lora_rank": lora.rank,
+        f"{model}.lora_alpha": lora.alpha,
+        f"{checkpoint}.save_lora_only": True,
+        **began,
     }
 
 

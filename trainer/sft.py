@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from configs.schema import Hardware
 from trainer.engine.attention import attention_of
 from trainer.engine.names import EXTERNAL_LIB
-from trainer.overrides import CHECKPOINTS, laid_over, save_steps
+from trainer.job import Lora
+from trainer.overrides import CHECKPOINTS, adapter_settings, laid_over, save_steps
 from trainer.settings.defaults import SFT, default_config
 from trainer.tracking import PROJECT
 
@@ -37,6 +38,8 @@ class SftJob:
     save_every: int
     seed: int
     hardware: Hardware
+    lora: Lora | None = None
+    """Train this adapter only; None trains all weights."""
     warmup_steps: int = 0
     schedule: str = "constant"
     weight_decay: float = 0.01
@@ -52,7 +55,8 @@ class SftJob:
 
 def sft_config(job: SftJob, metrics_name: str) -> DictConfig:
     """verl's full configuration of this job."""
-    ours = {**_training(job, metrics_name), **_device(job)}
+    adapter = {} if job.lora is None else adapter_settings(job.lora, "model", "checkpoint")
+    ours = {**_training(job, metrics_name), **adapter, **_device(job)}
     return laid_over(default_config(SFT), ours, job.verl_settings)
 
 

@@ -24,27 +24,34 @@ def write_model_card(
     report_json: Mapping[str, Any],
     config_yaml: str,
     reference: str = STARTING_WEIGHTS,
+    adapter: str | None = None,
 ) -> Path:
     """Writes `student_dir/README.md` from a report (`eval.report.render.to_json`) and the run's config.
 
-    `reference` says in words which model B was read from. Replaces a card that is there; the file is
-    written whole or not at all.
+    `reference` says in words which model B was read from, `adapter` which adapter the folder holds in place
+    of a full model. Replaces a card that is there; the file is written whole or not at all.
     """
     path = Path(student_dir) / "README.md"
-    write_text(path, model_card(report_json, config_yaml, reference), errors="replace")
+    write_text(path, model_card(report_json, config_yaml, reference, adapter), errors="replace")
     return path
 
 
-def model_card(report: Mapping[str, Any], config_yaml: str, reference: str = STARTING_WEIGHTS) -> str:
+def model_card(
+    report: Mapping[str, Any],
+    config_yaml: str,
+    reference: str = STARTING_WEIGHTS,
+    adapter: str | None = None,
+) -> str:
     """The card as Markdown with a YAML front matter."""
     import yaml
 
     config = parse_yaml(config_yaml, "config.yaml")[0] or {}
-    front = yaml.safe_dump(_front_matter(config), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(config, adapter), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{front}---",
         f"# {md(report['run'])}",
         _introduction(report, config),
+        *_use_of(adapter, config),
         "## Results",
         *_results(report),
         "## Method",
@@ -58,12 +65,13 @@ def model_card(report: Mapping[str, Any], config_yaml: str, reference: str = STA
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(config: Mapping[str, Any]) -> dict[str, Any]:
+def _front_matter(config: Mapping[str, Any], adapter: str | None) -> dict[str, Any]:
     """Only what is known: a base model that is a local folder has no place on the hub."""
-    student = str(config.get("student", ""))
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    student, library = str(config.get("student", "")), "transformers" if adapter is None else "peft"
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-generation"}
     if HUB_NAME.match(student) and not Path(student).exists():
-        front |= {"base_model": student, "base_model_relation": "finetune"}
+        relation = "finetune" if adapter is None else "adapter"
+        front |= {"base_model": student, "base_model_relation": relation}
     return front | {"tags": ["on-policy-distillation", "exopd", "arxiv:2602.12125"]}
 
 
@@ -74,6 +82,25 @@ def _introduction(report: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         f"One student, trained from {base} to merge the domain experts {md(', '.join(teachers) or 'none')} "
         f"by on-policy distillation with reward extrapolation{POLISHED if report.get('polish') else ''}."
     )
+
+
+def _use_of(adapter: str | None, config: Mapping[str, Any]) -> list[str]:
+    """How an adapter is loaded; nothing for a full model."""
+    if adapter is None:
+        return []
+    base = str(config.get("student", "the base model"))
+    lines = [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({base!r})",
+        'student = PeftModel.from_pretrained(base, "path/to/this/folder")',
+    ]
+    return [
+        f"This folder holds {md(adapter)} on {md(base)}; base and adapter together are the student. The "
+        "results below are those of both added into one model.",
+        md_code("\n".join(lines), "python"),
+    ]
 
 
 def _results(report: Mapping[str, Any]) -> Iterator[str]:

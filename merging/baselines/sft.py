@@ -44,7 +44,7 @@ def train_sft(
         train(job, cluster(), lambda step, raw: shown.update(step, f"loss {raw[METRICS['loss']]:.3f}"))
     lines = [_line(raw) for raw in read_metrics(work)]
     folder.write_metrics(name, lines)
-    export(job.checkpoints, job.steps, Path(folder.config.student), target)
+    export(job.checkpoints, job.steps, Path(folder.config.student), target, job.lora)
     # last: a model without a record counts as made by other options, and is exported again
     write_record(baseline, target)
 

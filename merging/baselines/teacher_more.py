@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.blocks.baselines import TeacherMoreBaseline
+from configs.schema import MergeConfig
 from merging.state.baseline_record import is_made, open_work, options, write_record
 from merging.state.polished import Control, controls
 from merging.training.polish import polish_job
@@ -40,7 +41,7 @@ def train_teacher_more(
             job = polish_job(
                 folder.config,
                 polish,
-                Path(models[control.domain].folder),
+                trained_on(folder.config, models[control.domain]),
                 own_rows(folder.polish_prompts, control, work / "prompts.parquet"),
                 work,
                 **fields(control, baseline),
@@ -49,6 +50,12 @@ def train_teacher_more(
             train_on_rewards(folder, job, planned, f"{control.stage} (GRPO)", cluster, target)
             # last: a model without a record counts as made by other options, and is exported again
             write_record(baseline, target)
+
+
+def trained_on(config: MergeConfig, teacher: Teacher) -> Path:
+    """The expert as it is trained on: a full model, or, where the polish trains an adapter, the adapter."""
+    adapter = None if config.training.lora_rank is None else teacher.adapter_path
+    return Path(teacher.folder if adapter is None else adapter)
 
 
 def fields(control: Control, baseline: TeacherMoreBaseline) -> dict[str, str | int | float]:

@@ -148,9 +148,10 @@ def memory(found: Preflight) -> Preflight:
     held = main_memory(config, models, scored, psutil.virtual_memory().available)
     if not held.fits:
         raise ConfigError(
-            f"memory: about {gib(held.bytes)} needed ({largest_trained(config, models) / 1e6:.1f}M "
-            f"parameters trained, {len(config.domains)} teachers and the reference scored), "
-            f"{gib(held.available or 0)} available; in `{held.phase}`: {parts_text(held.parts)}"
+            f"memory: about {gib(held.bytes)} needed (the largest model that is trained has "
+            f"{largest_trained(config, models) / 1e6:.1f}M parameters, "
+            f"{len(config.domains)} teachers and the reference scored), {gib(held.available or 0)} "
+            f"available; in `{held.phase}`: {parts_text(held.parts)}"
         )
     return replace(found, memory_bytes=held.bytes, main_memory=held)
 

@@ -22,8 +22,10 @@ from merging.exopd.names import (
     with_shared_scorer,
 )
 from merging.exopd.pool import models_of, pool_layout, widest_pool
+from merging.state.adapted import begins_at
 from merging.state.served import served_model
 from routing.dataset import write_parquet
+from teachers.models.adapters import is_adapter
 from teachers.served.examine import ServedFacts
 from trainer.job import TrainingJob, merge_settings
 from trainer.overlap import SEPARATE_MODE, SHARED_DEVICES_MODE, overlap_settings
@@ -69,15 +71,18 @@ def merge_job(
     adapter to the adapter's, which the shared scorer reads instead, on the student. `schedule` is the lambda
     of the rows, by default the config's; models that it never reads are not loaded. `served` is what the
     servers of served models said when the run began. `start` is the model whose weights are trained, by
-    default the student's. `validation` is what is validated meanwhile.
+    default the student's; an adapter on the student, which a training made, is trained on. `validation` is
+    what is validated meanwhile.
     """
     read = models_ever_read(schedule or LambdaSchedule.of(config), config.training.steps)
     read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
     mode, modules = _trainer(config)
+    begin: dict[str, Any] = {"model_path": config.student if start is None else str(start)}
+    if start is not None and is_adapter(start):
+        begin = begins_at(config, start)
     return TrainingJob(
-        **merge_settings(TrainingJob, config.training),
+        **{**merge_settings(TrainingJob, config.training), **begin},
         name=name,
-        model_path=config.student if start is None else str(start),
         train_file=train_file,
         folder=folder,
         hardware=config.hardware,

@@ -19,7 +19,13 @@ from merging.planning.devices import Device
 from merging.planning.engines import evaluation_engines, training_engines
 from merging.planning.lengths import RANGE, Expected, expected
 from merging.planning.measured import Experts, Value, seconds_per_step, seconds_per_validation
-from merging.planning.memory import CHECKPOINT_BYTES, scored_models, scorer_replicas, size_of
+from merging.planning.memory import (
+    CHECKPOINT_BYTES,
+    scored_models,
+    scorer_replicas,
+    size_of,
+    student_adapter,
+)
 from merging.planning.seconds import (
     DISK_BYTES_PER_SECOND,
     VALIDATION,
@@ -173,7 +179,7 @@ class Costs:
     ) -> Step:
         """Of the merge, or of a training with its rollouts that takes so many steps."""
         training, size = self.config.training, self._size("student")
-        hardware = self.config.hardware
+        hardware, adapter = self.config.hardware, student_adapter(self.config, self.found.fingerprints)
         has_servers = self.config.scorer.kind == "pool"
         rollouts = training.prompts_per_step * training.samples_per_prompt
         return Step(
@@ -186,8 +192,9 @@ class Costs:
             scoring_devices=self._server_width() if has_servers else self.replicas,
             has_servers=has_servers,
             reads_again=schedule is None or not self.config.objective.estimator.compares_distributions,
+            is_adapter=adapter is not None,
             checkpoint_bytes=self._checkpoint_bytes(
-                size.parameters, steps, training.save_every, validate_every
+                size.parameters if adapter is None else adapter, steps, training.save_every, validate_every
             ),
         )
 
@@ -235,11 +242,13 @@ class Costs:
         config, polish, models = self.config, self.config.polish, self.found.fingerprints
         assert polish is not None, "such stages are planned for one only"
         steps, size, answers = polish.steps, polish.prompts_per_step, polish_tokens(config, polish)
-        model, domains = models["student"], tuple(self.polished)
+        model, domains, adapter = models["student"], tuple(self.polished), student_adapter(config, models)
         for control in controls(config, self.polished) if domain else ():
             if control.domain == domain:
                 steps, size, answers = control.steps, control.prompts_per_step, control.response_tokens
-                model, domains = self._expert(domain).shaped_like(models)[1], (domain,)
+                expert, domains = self._expert(domain), (domain,)
+                model = expert.shaped_like(models)[1]
+                adapter = None if adapter is None else expert.adapter_parameters(models)
         rollouts, hardware = size * polish.samples_per_prompt, config.hardware
         return Step(
             model=size_of(model),
@@ -247,7 +256,10 @@ class Costs:
             lengths=self._lengths(answers, domains, model).lengths,
             devices=hardware.gpus * hardware.nodes,
             engines=training_engines(config, self.device, size_of(model), rollouts),
-            checkpoint_bytes=self._checkpoint_bytes(model.parameters, steps, polish.save_every),
+            is_adapter=adapter is not None,
+            checkpoint_bytes=self._checkpoint_bytes(
+                model.parameters if adapter is None else adapter, steps, polish.save_every
+            ),
         )
 
     def _trained_baseline(self, stage: PlannedStage, kind: str) -> tuple[Parts, float]:

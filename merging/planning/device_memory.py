@@ -9,7 +9,7 @@ from configs.schema import MergeConfig
 from merging.expert_kinds.kind import Models
 from merging.expert_kinds.kinds import experts_of
 from merging.planning.held import Held
-from merging.planning.memory import scored_models, scorer_replicas, size_of
+from merging.planning.memory import scored_models, scorer_replicas, size_of, student_adapter
 from merging.state.polished import controls, polish_tokens
 from teachers.models.fingerprint import ModelFingerprint
 from teachers.scoring.sharded.memory import sharded_scorer_parts
@@ -68,6 +68,7 @@ def device_memory(
                 settings=config.verl_settings(polish),
                 device_bytes=device_bytes,
                 available=available,
+                trained=student_adapter(config, models),
             )
         )
     for alike in (
@@ -91,6 +92,7 @@ def _merge(config: MergeConfig, models: Models, device_bytes: int, available: in
             scorer=_scorer(config, models) if scorer_replicas(config) else {},
             settings=config.verl_settings(),
             device_bytes=device_bytes,
+            trained=student_adapter(config, models),
         )
         if config.training.overlap != "none" and scorer_replicas(config):
             phases["update"] |= _scorer(config, models)  # the next step's rollouts are scored meanwhile
@@ -137,17 +139,20 @@ def _experts(config: MergeConfig, models: Models, device_bytes: int, available: 
 def _controls(
     config: MergeConfig, models: Models, device_bytes: int, available: int | None, polished: Mapping[str, int]
 ) -> Iterator[Held]:
-    """Every expert that is trained on, in full, as the polish trains the student."""
+    """Every expert that is trained on, in full or as the adapter that it is, as the polish trains the
+    student."""
     for control in controls(config, polished):
+        expert = experts_of(config)[control.domain]
         yield _judged(
             config,
             control.stage,
-            experts_of(config)[control.domain].shaped_like(models)[1],
+            expert.shaped_like(models)[1],
             rollouts=control.prompts_per_step * control.samples_per_prompt,
             answer=control.response_tokens,
             settings=config.verl_settings(config.polish),
             device_bytes=device_bytes,
             available=available,
+            trained=None if config.training.lora_rank is None else expert.adapter_parameters(models),
         )
 
 

@@ -10,9 +10,10 @@ from configs.served import REFERENCE
 from merging.checks.models import named_models
 from merging.exopd.names import references
 from merging.exopd.pool import widest_pool
-from merging.expert_kinds.kind import Models
+from merging.expert_kinds.kind import ExpertKind, Models
 from merging.expert_kinds.kinds import experts_of
 from merging.planning.held import Held
+from teachers.models.adapters import lora_parameters
 from teachers.models.files import read_json
 from teachers.models.fingerprint import ModelFingerprint, is_tied
 from trainer.memory import (
@@ -38,16 +39,23 @@ ROLLOUT_TOKEN_BYTES = 64
 CHECKPOINT_BYTES = 12
 """Bytes a parameter of a checkpoint: float32 weights and two Adam moments."""
 
+BASE_KEPT = "base while weights are sent"
+"""To send an adapter and its base to the rollout, verl adds them in the trainer's own weights, and restores
+these from a copy in main memory."""
+
 WEIGHTS_CHECKPOINT_BYTES = 4
 """Bytes a parameter of a checkpoint that holds weights alone; one is made, at the end."""
-
-OFFLOADED_BYTES = {"none": 0, "optimizer": 8, "all": 16}
-"""Bytes a parameter that wait in main memory, by `hardware.offload`."""
 
 
 def scorer_replicas(config: MergeConfig) -> int:
     """Processes of the shared scorer, each on a training device of its own."""
     return config.scorer.replicas_on(config.hardware) if config.scorer.kind == "shared" else 0
+
+
+def student_adapter(config: MergeConfig, models: Models) -> int | None:
+    """Weights of the adapter as which the student is trained; None where all its weights are."""
+    rank = config.training.lora_rank
+    return None if rank is None else lora_parameters(models["student"], rank)
 
 
 def size_of(model: ModelFingerprint) -> ModelSize:
@@ -128,25 +136,30 @@ def main_memory(config: MergeConfig, models: Models, scored: int, available: int
 
 def cpu_phases(config: MergeConfig, models: Models, scored: int) -> dict[str, Parts]:
     """Of a run on a CPU, where every rank holds all of the model."""
-    ranks, largest = config.hardware.gpus, largest_trained(config, models)
-    processes = {"processes": CPU_PROCESSES_BYTES}
+    ranks, processes = config.hardware.gpus, {"processes": CPU_PROCESSES_BYTES}
+    student = _on_a_cpu(ranks, models["student"].parameters, student_adapter(config, models))
+    built = [
+        _on_a_cpu(ranks, expert.parameters(models), expert.adapter_parameters(models))
+        for expert in experts_of(config).values()
+        if expert.is_built
+    ]
+    largest = max([student, *built], key=lambda parts: sum(parts.values()))
     phases = {
-        "merge": {**_on_a_cpu(ranks, models["student"].parameters), "scorer": SINGLE * scored, **processes},
-        "experts": {**_on_a_cpu(ranks, largest), **processes},
-        **(
-            {"polish": {**_on_a_cpu(ranks, models["student"].parameters), **processes}}
-            if config.polish
-            else {}
-        ),
+        "merge": {**student, "scorer": SINGLE * scored, **processes},
+        "experts": {**largest, **processes},
+        **({"polish": {**student, **processes}} if config.polish else {}),
         **_weight_merges(config, models, processes),
     }
     return phases
 
 
-def _on_a_cpu(ranks: int, parameters: int) -> Parts:
-    """A training in float32, and vLLM's copy."""
-    one = SINGLE * parameters * ranks
-    return {"weights": one, "gradients": one, "optimizer": 2 * one, "rollout": one}
+def _on_a_cpu(ranks: int, parameters: int, adapter: int | None) -> Parts:
+    """A training in float32, of all weights or of an adapter of so many, and vLLM's copy."""
+    one, own = SINGLE * parameters * ranks, SINGLE * (adapter or 0) * ranks
+    if adapter is None:
+        return {"weights": one, "gradients": one, "optimizer": 2 * one, "rollout": one}
+    kept = {BASE_KEPT: one}
+    return {"weights": one + own, "gradients": own, "optimizer": 2 * own, "rollout": one, **kept}
 
 
 def _node_phases(config: MergeConfig, models: Models, scored: int) -> dict[str, Parts]:
@@ -154,6 +167,7 @@ def _node_phases(config: MergeConfig, models: Models, scored: int) -> dict[str, 
     hardware, training = config.hardware, config.training
     student, replicas = models["student"], min(scorer_replicas(config), hardware.gpus)
     processes = {"processes": HOST_PROCESS_BYTES * (2 * hardware.gpus + replicas)}
+    adapter = student_adapter(config, models)
     held = {"scorer": HALF * scored * bool(replicas), **processes}
     rollouts = training.prompts_per_step * training.samples_per_prompt
     tokens = rollouts * (training.max_prompt_tokens + training.max_response_tokens)
@@ -161,12 +175,19 @@ def _node_phases(config: MergeConfig, models: Models, scored: int) -> dict[str, 
     return {
         "loading": {"weights in float32": _loaded(student, hardware.gpus), **held},
         "training": {
-            "offloaded": OFFLOADED_BYTES[hardware.offload] * student.parameters // hardware.nodes,
+            "offloaded": _offloaded(hardware.offload, student.parameters, adapter) // hardware.nodes,
+            **({} if adapter is None else {BASE_KEPT: SINGLE * student.parameters // hardware.nodes}),
             "rollouts of a step": ROLLOUT_TOKEN_BYTES * tokens + SINGLE * sent,
             **held,
         },
         **_weight_merges(config, models, processes),
     }
+
+
+def _offloaded(offload: str, parameters: int, adapter: int | None) -> int:
+    """Bytes that wait in main memory, by `hardware.offload`: moments, and weights and gradients too."""
+    trained = SINGLE * (parameters if adapter is None else adapter)
+    return {"none": 0, "optimizer": 2 * trained, "all": SINGLE * parameters + 3 * trained}[offload]
 
 
 def _loaded(model: ModelFingerprint, ranks: int) -> int:
@@ -202,41 +223,68 @@ def largest_trained(config: MergeConfig, models: Models) -> int:
 def disk_parts(config: MergeConfig, models: Models) -> Parts:
     """Disk space of the run folder and the registry, by part."""
     student, experts = models["student"].parameters, experts_of(config).values()
-    built = sum(expert.parameters(models) for expert in experts if expert.is_built)
-    more = _trained_on(config, models)
-    polished = config.polish is not None
-    trained = student * (1 + polished + len(config.trained_baselines())) + built + more
+    built = sum(_trained(expert, models) for expert in experts if expert.is_built)
+    more = sum(size for size, _ in _trained_on(config, models))
+    own = _student_trained(config, models)
+    trained = own * _trained_models(config) + built + more
     exported = sum(expert.exported_parameters(models) for expert in experts)
     exported += student * bool(config.training.merged_start)
     # a new checkpoint is written before the old one is removed
     full = config.hardware.checkpoints == "full"
     checkpoint = 2 * CHECKPOINT_BYTES if full else WEIGHTS_CHECKPOINT_BYTES
     return {
-        "checkpoints": checkpoint * trained + _best_bytes(config, student),
+        "checkpoints": checkpoint * trained + _best_bytes(config, own),
         "models": SINGLE * exported + kept_bytes(config, models),
         "samples and logs": GIB // 4,
     }
 
 
-def _best_bytes(config: MergeConfig, student: int) -> int:
+def _student_trained(config: MergeConfig, models: Models) -> int:
+    """Weights that a training of the student trains."""
+    adapter = student_adapter(config, models)
+    return models["student"].parameters if adapter is None else adapter
+
+
+def _trained(expert: ExpertKind, models: Models) -> int:
+    """Weights that the building of an expert trains."""
+    adapter = expert.adapter_parameters(models)
+    return expert.parameters(models) if adapter is None else adapter
+
+
+def _trained_models(config: MergeConfig) -> int:
+    """Trainings of the student: the merge, its polish, baselines."""
+    return 1 + (config.polish is not None) + len(config.trained_baselines())
+
+
+def _best_bytes(config: MergeConfig, trained: int) -> int:
     """Weights of the best validation, of the merge and of each baseline that is distilled."""
     if config.training.keep == "last":
         return 0
-    return SINGLE * student * (1 + len(config.distilled_baselines()))
+    return SINGLE * trained * (1 + len(config.distilled_baselines()))
 
 
 def kept_bytes(config: MergeConfig, models: Models) -> int:
-    """Disk space of the models that the run itself makes: the student, baselines, experts trained on."""
-    student = models["student"].parameters
-    return SINGLE * (student * (1 + config.further_models()) + _trained_on(config, models))
+    """Disk space of the models that the run itself makes: the student, baselines, experts trained on; of
+    adapters with the full models that are made of them in the registry."""
+    student, adapter = models["student"].parameters, student_adapter(config, models)
+    full = 1 + config.further_models() + config.training.full_model
+    adapters = 0 if adapter is None else adapter * _trained_models(config)
+    more = sum(kept for _, kept in _trained_on(config, models))
+    return SINGLE * (student * full + adapters + more)
 
 
-def _trained_on(config: MergeConfig, models: Models) -> int:
-    """Parameters of the experts that `teacher_more` trains on, in full."""
+def _trained_on(config: MergeConfig, models: Models) -> list[tuple[int, int]]:
+    """Of each expert that `teacher_more` trains on: weights that are trained, and those that are kept."""
     if config.teacher_more() is None:
-        return 0
-    built = [expert for expert in experts_of(config).values() if expert.is_built]
-    return sum(expert.shaped_like(models)[1].parameters for expert in built)
+        return []
+    sizes = []
+    for expert in (expert for expert in experts_of(config).values() if expert.is_built):
+        whole, adapter = expert.shaped_like(models)[1].parameters, expert.adapter_parameters(models)
+        if config.training.lora_rank is None or adapter is None:
+            sizes.append((whole, whole))
+        else:
+            sizes.append((adapter, adapter + whole))
+    return sizes
 
 
 def too_large(held: Sequence[Held]) -> list[Held]:

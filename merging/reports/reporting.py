@@ -21,6 +21,7 @@ from eval.report.sections.trained_lambda import Phase
 from merging.baselines.oracle import NOTE, oracle_model
 from merging.exopd.lambda_schedule import LambdaSchedule
 from merging.reports.prompt_report import polish_use, prompt_use
+from merging.state.adapted import FULL, adapter_text
 from merging.state.baseline_record import options
 from merging.state.chosen_scales import read_choices
 from merging.state.harness import ceilings
@@ -31,6 +32,7 @@ from merging.training.start import start_notes, start_text
 from merging.training.validation import validation_notes
 from routing.routers.wording import confusion_table, histogram_rows, told
 from routing.trained_rows import trained_rows
+from teachers.models.adapters import weights_sha256
 from teachers.models.fingerprint import fingerprint
 from teachers.provenance import versions
 from teachers.registry.local import Registry, record_json
@@ -98,7 +100,10 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: Samples) -> Path:
         )
         files = write_report(data, folder.path)
         report = json.loads(files["json"].read_text(encoding="utf-8"))
-        write_model_card(folder.student, report, text, reference_text(config))
+        trained = adapter_text(config.training)
+        write_model_card(folder.student, report, text, reference_text(config), trained)
+        if (full := folder.path / FULL).exists():
+            write_model_card(full, report, text, reference_text(config))
         _write_programs(folder, tasks, samples)
     write_json(folder.path / "manifest.json", _manifest(folder, teachers))
     return files["html"]
@@ -200,9 +205,11 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     if config.training.start.kind != "student":
         digest = fingerprint(folder.start).weights_sha256
         found["start of the training"] = f"{digest} ({start_text(config)})"
-    found["student weights"] = fingerprint(folder.student).weights_sha256
+    found["student weights"] = weights_sha256(folder.student)
+    if (trained := adapter_text(config.training)) is not None:
+        found["student weights"] += f" ({trained} on the base student)"
     if config.polish is not None:
-        found["distilled student weights"] = fingerprint(folder.distilled).weights_sha256
+        found["distilled student weights"] = weights_sha256(folder.distilled)
         declared = config.polish.model_dump(exclude={"verl"}, exclude_none=True)
         found["polish"] = ", ".join(f"{key} {value}" for key, value in declared.items())
     for baseline in config.baselines:
@@ -240,11 +247,24 @@ def notes(folder: RunFolder) -> list[str]:
     return [
         *notes,
         *start_notes(folder.config),
+        *adapter_notes(folder.config),
         *validation_notes(folder),
         *objective_notes(folder.config),
         *[AHEAD] * ahead,
         *_own_rates(folder.config),
         *[NOTE] * folder.config.compares_oracle(),
+    ]
+
+
+def adapter_notes(config: MergeConfig) -> list[str]:
+    """What was trained and evaluated where the student is an adapter."""
+    if (trained := adapter_text(config.training)) is None:
+        return []
+    others = [f"`{baseline.kind}`" for baseline in config.trained_baselines()]
+    also = f"; so {'was' if len(others) == 1 else 'were'} {' and '.join(others)}" if others else ""
+    return [
+        f"the student was trained as {trained} on the base student (training.lora_rank), and is evaluated as "
+        f"the full model that both make{also}"
     ]
 
 

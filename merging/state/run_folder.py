@@ -22,6 +22,7 @@ from configs.training import ModelStart
 from configs.verl_settings import dotted
 from eval.report.data import DISTILLED
 from merging.checks.found import overlap_record, summary
+from merging.state.adapted import as_full
 from merging.state.counts import Counts, read_counts, read_router
 from merging.state.measure import Measured
 from merging.state.polished import STUDENT, Control, controls, distilled_folder
@@ -141,17 +142,26 @@ class RunFolder:
                 ModelUnderTest(names[t.domain], t.model_path, "teacher", t.domain, self._served(t))
                 for t in teachers
             ),
-            ModelUnderTest(STUDENT, self.student, "student"),
-            *[ModelUnderTest(DISTILLED, self.distilled, "baseline")] * (self.config.polish is not None),
+            ModelUnderTest(STUDENT, self.full(self.student), "student"),
             *(
-                ModelUnderTest(control.name, self.teacher_more(control.domain), "baseline", control.domain)
+                ModelUnderTest(DISTILLED, self.full(self.distilled), "baseline")
+                for _ in range(self.config.polish is not None)
+            ),
+            *(
+                ModelUnderTest(
+                    control.name, self.full(self.teacher_more(control.domain)), "baseline", control.domain
+                )
                 for control in self.controls()
             ),
             *(
-                ModelUnderTest(baseline.kind, self.baseline(baseline.kind), "baseline")
+                ModelUnderTest(baseline.kind, self.full(self.baseline(baseline.kind)), "baseline")
                 for baseline in self.config.model_baselines()
             ),
         ]
+
+    def full(self, model: Path) -> Path:
+        """The folder of a model of the run as a full model (`merging.state.adapted.as_full`)."""
+        return as_full(self.config, model)
 
     def works(self) -> dict[str, Path]:
         """Folder of each training of the run, by the name of its stage."""
@@ -306,12 +316,14 @@ def _reads_validation(config: dict[str, Any]) -> bool:
 
 def _same(key: str, stored: Any, new: Any, fixed: tuple[str, ...]) -> bool:
     """A domain's benchmarks and validation prompts may change (nothing trains on them), and so may hardware
-    that no checkpoint depends on, and settings of verl's that no weight depends on. `fixed` are parts of
-    a domain that may not change all the same."""
+    that no checkpoint depends on, settings of verl's that no weight depends on, and what is exported beside
+    the student. `fixed` are parts of a domain that may not change all the same."""
     if key == "domains" and isinstance(stored, dict):
         return _trained_on(stored, fixed) == _trained_on(new, fixed)
     if key == "objective" and isinstance(stored, dict):
         return _without_asking(stored) == _without_asking(new)
+    if key == "training" and isinstance(stored, dict):
+        return {**stored, "full_model": None} == {**new, "full_model": None}
     if key == "polish" and stored and new:
         return _weights_of(stored) == _weights_of(new)
     if key == "verl" and isinstance(stored, dict):

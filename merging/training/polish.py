@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.polish import Polish
 from configs.schema import MergeConfig
+from merging.state.adapted import begins_at
 from merging.state.polished import polish_tokens
 from merging.training.rewarded import check_same_rewards, train_on_rewards
 from teachers.build import grpo_job
@@ -33,7 +34,8 @@ def polish_student(folder: RunFolder, polish: Polish, cluster: Cluster) -> None:
 def polish_job(
     config: MergeConfig, polish: Polish, model: Path, train_file: Path, work: Path, **changed: Any
 ) -> TrainingJob:
-    """An expert's job, from `model` on the rows of the file; `changed` are fields other than the polish's."""
+    """An expert's job, from `model` on the rows of the file, which is trained on as the adapter or full model
+    that it is; `changed` are fields other than the polish's."""
     recipe = {
         "name": NAME,
         "steps": polish.steps,
@@ -47,4 +49,4 @@ def polish_job(
         "seed": config.training.seed,
         "verl_settings": config.verl_settings(polish),
     }
-    return grpo_job(config, train_file, work, model_path=str(model), **{**recipe, **changed})
+    return grpo_job(config, train_file, work, **{**recipe, **begins_at(config, model), **changed})

@@ -51,4 +51,4 @@ def train_on_rewards(
     check_file(job.train_file, planned)
     lines = [grpo_metrics(raw["step"], raw, job.max_response_tokens) for raw in read_metrics(job.folder)]
     folder.write_metrics(job.name, lines)
-    export(job.checkpoints, job.steps, Path(job.model_path), target)
+    export(job.checkpoints, job.steps, Path(job.model_path), target, job.lora)

@@ -36,18 +36,21 @@ def asked_of(folder: RunFolder) -> Validation | None:
 
 def export_kept(job: TrainingJob, target: Path) -> None:
     """Writes the weights that `training.keep` names to `target`: the best validation's, or the last."""
-    from trainer.export import export, export_untrained
+    from trainer.export import export, export_adapter, export_untrained
 
     start = Path(job.model_path)
     if job.validation is None or not job.validation.keep_best:
-        export(job.checkpoints, last_step(job), start, target)
+        export(job.checkpoints, last_step(job), start, target, job.lora)
         return
     chosen = best(read_validations(job.folder))
     assert chosen is not None, "a training that has ended was validated"
     if chosen.step:
-        export(job.folder / BEST, chosen.step, start, target)
-    else:
+        export(job.folder / BEST, chosen.step, start, target, job.lora)
+    elif job.lora is None:
         export_untrained(start, target)
+    else:
+        assert job.lora.start is None, "validated trainings begin with a new adapter"
+        export_adapter(job.checkpoints, last_step(job), start, target, job.lora, trained=False)
 
 
 def with_validations(lines: Sequence[dict[str, float]], done: Sequence[Validated]) -> list[dict[str, float]]:

@@ -11,15 +11,17 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from tests.helpers.gloo_ranks import run_ranks
 from tests.helpers.model_copies import STUDENT
+from trainer.job import Lora
 
 ROWS = 8
+LORA = Lora(4, 8)
 VOCABULARY = 99
 TEACHERS = {"math": "/experts/math", "code": "/experts/code"}
 SCALES = {"math": 1.25, "code": 0.5}
@@ -33,8 +35,7 @@ class Trial:
     """One training on the drawn rows, or the continuation of one."""
 
     kind: str
-    """`sampled`, `full` or `topk` (a merge by that estimator), `grpo`, `lora` (the same on an adapter), or
-    `sft`."""
+    """`sampled`, `full` or `topk` (a merge by that estimator), `grpo`, or `sft`."""
     steps: tuple[int, ...]
     """Numbers of its steps; after each one a checkpoint is saved."""
     checkpoints: str
@@ -45,6 +46,10 @@ class Trial:
     """Few enough for several micro-batches a rank."""
     shards: int = -1
     """Ranks that share one copy of the weights; -1 for all."""
+    lora: bool = False
+    """Whether an adapter is trained, `LORA`."""
+    begun: str | None = None
+    """The adapter at which it begins; None for a new one."""
 
 
 def train_on(ranks: int, trials: Sequence[Trial], folder: Path) -> list[list[dict[str, float]]]:
@@ -107,7 +112,7 @@ class _ActorWorker:
 
         # as `PPOTrainer._update_actor` has it
         tu.assign_non_tensor(
-            batch, calculate_entropy=self.kind not in ("grpo", "lora"), distillation_use_topk=False,
+            batch, calculate_entropy=self.kind != "grpo", distillation_use_topk=False,
             distillation_only=False, global_batch_size=ROWS, mini_batch_size=ROWS, epochs=1, seed=0,
             dataloader_kwargs={"shuffle": False}, temperature=1.0,
         )  # fmt: skip
@@ -177,7 +182,7 @@ def _config(trial: Trial) -> Any:
     os.environ.setdefault("VERL_FILE_LOGGER_ROOT", str(Path(trial.checkpoints).parent / "verl_metrics"))
     from configs.schema import MergeConfig
     from merging.exopd.job import merge_job
-    from trainer.job import Lora, TrainingJob
+    from trainer.job import TrainingJob
     from trainer.overrides import verl_config
     from trainer.sft import SftJob, sft_config
 
@@ -187,6 +192,8 @@ def _config(trial: Trial) -> Any:
               "prompts": {"kind": "file", "path": "/prompts.jsonl"}}  # fmt: skip
     training = {"steps": 4, "prompts_per_step": ROWS, "max_prompt_tokens": 72, "max_response_tokens": 48,
                 "learning_rate": 1e-3}  # fmt: skip
+    if trial.lora:
+        training |= {"lora_rank": LORA.rank, "lora_alpha": LORA.alpha}
     config = MergeConfig.model_validate({
         "name": "ranks", "student": str(STUDENT), "domains": dict.fromkeys(TEACHERS, domain),
         "training": training, "hardware": hardware,
@@ -195,11 +202,12 @@ def _config(trial: Trial) -> Any:
     file, folder = Path("/run/train.parquet"), Path(trial.checkpoints).parent
     shared = {"name": "ranks", "model_path": str(STUDENT), "train_file": file, "folder": folder, "steps": 4,
               "learning_rate": 1e-3, "save_every": 1, "seed": 0, "hardware": config.hardware}  # fmt: skip
+    lora = replace(LORA, start=trial.begun) if trial.lora else None
     if trial.kind == "sft":
-        return sft_config(SftJob(rows_per_step=ROWS, **shared), "metrics")
+        return sft_config(SftJob(rows_per_step=ROWS, lora=lora, **shared), "metrics")
     if trial.kind in ESTIMATORS:
-        return verl_config(merge_job(config, "merge", TEACHERS, file, folder), "metrics")
-    lora = Lora(4, 8) if trial.kind == "lora" else None
+        start = None if trial.begun is None else Path(trial.begun)
+        return verl_config(merge_job(config, "merge", TEACHERS, file, folder, start=start), "metrics")
     job = TrainingJob(
         prompts_per_step=ROWS // 4, samples_per_prompt=4, max_prompt_tokens=72, max_response_tokens=48,
         lora=lora, reward_function=("teachers.rewards", "x"), **shared,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import load_file
 
 from common.errors import RunFailed
 from tests.helpers.model_copies import weights_of
 from tests.helpers.paths import STUDENT
-from tests.helpers.verl_checkpoints import write_checkpoint
+from tests.helpers.verl_checkpoints import lora_weights, write_checkpoint
 from trainer.run import last_checkpoint
 
 
@@ -65,8 +66,20 @@ class GrpoTrainer:
                 raise RunFailed("an engine died")
 
 
+def _trained(job) -> dict[str, torch.Tensor]:
+    """All weights that the job trains, as its checkpoint names them."""
+    if job.lora is None:
+        return {name: torch.from_numpy(value) + 1 for name, value in weights_of(Path(job.model_path)).items()}
+    weights = {name: value * (".lora_A." in name) for name, value in lora_weights(job.lora.rank).items()}
+    if job.lora.start is not None:
+        found = load_file(Path(job.lora.start) / "adapter_model.safetensors")
+        weights = {name.replace(".weight", ".default.weight"): value for name, value in found.items()}
+    return {name: value + (".lora_B." in name) for name, value in weights.items()}
+
+
 class StageTrainer:
-    """Stands in for verl in every stage: the job's own model plus 1, and the loss's counts of its rows."""
+    """Stands in for verl in every stage: the job's own model plus 1, or its adapter with 1 more in the second
+    factors, and the loss's counts of its rows."""
 
     def __init__(self) -> None:
         self.jobs, self.killed_in = [], None
@@ -77,9 +90,7 @@ class StageTrainer:
             return
         self.jobs.append(job)
         teachers = pq.read_table(job.train_file).column("teacher").to_pylist()
-        weights = {
-            name: torch.from_numpy(value) + 1 for name, value in weights_of(Path(job.model_path)).items()
-        }
+        weights = _trained(job)
         for step in range(done + 1, job.steps + 1):
             own = Counter(teachers[(step - 1) * job.prompts_per_step : step * job.prompts_per_step])
             raw = {f"actor/teacher/{d}/sequences": n * job.samples_per_prompt for d, n in own.items()}

@@ -42,12 +42,14 @@ def make_engine(
     attention: str = "packed_sdpa",
     packed: bool = True,
     lora_rank: int = 0,
+    fresh_adapter: bool = False,
     gradient_checkpointing: bool = False,
     number_format: str = "fp32",
     ranks_of_a_sequence: int = 1,
     padded_to: int | None = None,
 ) -> Any:
-    """An initialised engine; two of one folder have the same weights, adapters included.
+    """An initialised engine; two of one folder have the same weights, adapters included, which add something
+    unless they are fresh.
 
     `padded_to` rounds the tokens of a packed micro-batch up to a multiple.
     """
@@ -74,9 +76,10 @@ def make_engine(
     )
     optimizer_config = FSDPOptimizerConfig(lr=1e-3, total_training_steps=10, clip_grad=1.0)
     torch.manual_seed(1)
-    engine = engine_class(model_config, engine_config, optimizer_config, CheckpointConfig())
+    checkpoint_config = CheckpointConfig(save_lora_only=bool(lora_rank))
+    engine = engine_class(model_config, engine_config, optimizer_config, checkpoint_config)
     engine.initialize()
-    if lora_rank:
+    if lora_rank and not fresh_adapter:
         _fill_adapters(engine)
     return engine
 

@@ -11,9 +11,7 @@ from trainer.settings.defaults import PPO, SFT
 from trainer.settings.known import known, suggestions
 from trainer.settings.owned import (
     CONFIG,
-    EXPERT_LORA,
     FIXED,
-    IN_FULL,
     MERGE_FIXED,
     OBJECTIVE,
     RECIPE,
@@ -26,12 +24,12 @@ Training = Literal["merge", "expert", "polish", "grpo", "sft"]
 OF_ALL_TRAININGS = ("max_prompt_tokens", "too_long")
 """Keys of `training` that hold for experts too."""
 
-FIXED_IN: Mapping[Training, Mapping[str, str]] = {"merge": MERGE_FIXED, "polish": IN_FULL}
+FIXED_IN: Mapping[Training, Mapping[str, str]] = {"merge": MERGE_FIXED}
 """Keys that may not be changed in a training of this kind, beside those of `FIXED`."""
 
 OWN_RECIPES: Mapping[Training, Collection[str]] = {
     "expert": OF_ALL_TRAININGS,
-    "polish": (*OF_ALL_TRAININGS, "seed"),
+    "polish": (*OF_ALL_TRAININGS, "seed", "lora_rank", "lora_alpha"),
 }
 """Trainings with a recipe of their own, and the keys of `training` that hold for them."""
 
@@ -84,10 +82,7 @@ def _owner(settings: Settings, key: str) -> str | None:
     """The key of the config that sets it."""
     if owner := entry(CONFIG, key):
         return f"{settings.block}.base or student" if owner == "student" and _has_base(settings) else owner
-    recipe = SFT_RECIPE if settings.training == "sft" else RECIPE
-    if settings.training == "expert":
-        recipe = {**recipe, **EXPERT_LORA}
-    name = entry(recipe, key)
+    name = entry(SFT_RECIPE if settings.training == "sft" else RECIPE, key)
     if name is None:
         return None
     if name in settings.fields:

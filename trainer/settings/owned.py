@@ -38,6 +38,8 @@ RECIPE: Mapping[str, str] = {
     f"{ACTOR}.optim.total_training_steps": "steps",
     f"{ACTOR}.optim.weight_decay": "weight_decay",
     f"{ACTOR}.optim.clip_grad": "gradient_clip",
+    f"{MODEL}.lora_rank": "lora_rank",
+    f"{MODEL}.lora_alpha": "lora_alpha",
 }
 """Keys of a training's recipe: our name, in `training` or in the block of the expert or baseline."""
 
@@ -53,6 +55,8 @@ SFT_RECIPE: Mapping[str, str] = {
     "optim.total_training_steps": "steps",
     "optim.weight_decay": "weight_decay",
     "optim.clip_grad": "gradient_clip",
+    "model.lora_rank": "lora_rank",
+    "model.lora_alpha": "lora_alpha",
     "engine.seed": "seed",
 }
 """The same of verl's SFT trainer."""
@@ -97,6 +101,8 @@ CONFIG: Mapping[str, str] = {
 ROWS = "the rows are read, checked and scheduled beforehand (prompts, mixing)"
 NAMES = "metrics and checkpoints are found in the run's folder by it"
 ENGINE = "training runs on FSDP2 with packed sequences, whose micro-batches are cut by tokens"
+ADAPTER = "an adapter is exported from its checkpoint, which holds nothing else"
+BEGINNING = "an adapter begins as a new one, or where the training before it ended"
 SAMPLER = "answers are sampled by verl's asynchronous vLLM server, one turn each"
 
 FIXED: Mapping[str, str] = {
@@ -142,9 +148,12 @@ FIXED: Mapping[str, str] = {
     "model.use_remove_padding": ENGINE,
     "data.use_dynamic_bsz": ENGINE,
     "data.micro_batch_size_per_gpu": ENGINE,
-    f"{ACTOR}.checkpoint.save_lora_only": "an expert's adapter is exported from it",
-    f"{MODEL}.lora.merge": "the rollout gets adapter and base as one model",
-    f"{MODEL}.lora_adapter_path": "an adapter is trained from its beginning",
+    f"{ACTOR}.checkpoint.save_lora_only": ADAPTER,
+    f"{MODEL}.lora": "the rollout gets adapter and base as one model",
+    f"{MODEL}.lora_adapter_path": BEGINNING,
+    "checkpoint.save_lora_only": ADAPTER,
+    "model.lora": "it is of trainings with a rollout, or with Megatron",
+    "model.lora_adapter_path": BEGINNING,
     f"{ROLLOUT}.name": SAMPLER,
     f"{ROLLOUT}.mode": SAMPLER,
     f"{ROLLOUT}.multi_turn": SAMPLER,
@@ -155,13 +164,6 @@ FIXED: Mapping[str, str] = {
 """Keys that nothing may change, and why."""
 
 OBJECTIVE = "it belongs to the merge's objective"
-
-IN_FULL: Mapping[str, str] = {
-    f"{MODEL}.lora_rank": "the student is trained in full",
-    f"{MODEL}.lora_alpha": "the student is trained in full",
-    f"{MODEL}.lora": "the student is trained in full",
-}
-"""Keys that neither the merge nor its polish may have."""
 
 MERGE_FIXED: Mapping[str, str] = {
     "algorithm": OBJECTIVE,
@@ -180,12 +182,8 @@ MERGE_FIXED: Mapping[str, str] = {
     f"{ROLLOUT}.temperature": "log-probabilities are compared at temperature 1",
     f"{ROLLOUT}.top_k": "log-probabilities are those of the whole distribution",
     f"{ROLLOUT}.top_p": "log-probabilities are those of the whole distribution",
-    **IN_FULL,
 }
 """Keys that the merge's method rests on; an expert, and the baseline `grpo`, may have them."""
-
-EXPERT_LORA: Mapping[str, str] = {f"{MODEL}.lora_rank": "lora_rank", f"{MODEL}.lora_alpha": "lora_alpha"}
-"""Keys that an expert's block sets."""
 
 NEUTRAL = (
     "global_profiler",

@@ -29,6 +29,7 @@ EIGHT = ("add_plain", "add_carry", "multiply", "sum", "extreme", "first", "list"
 REFERENCES = {
     "eight_domains": dict.fromkeys(EIGHT, BASE),
     "lora_experts": {"math": BASE, "code": BASE},
+    "lora_student": {"math": BASE, "code": BASE},
     "paper": {"math": "Qwen/Qwen3-4B", "code": "Qwen/Qwen3-4B"},
     "polished": {"math": None, "code": None},
     "quickstart": {"math": BASE, "code": BASE},
@@ -41,6 +42,7 @@ REFERENCES = {
 BASES = {
     "eight_domains": [None] * 8,
     "lora_experts": [None, None],
+    "lora_student": [None, None],
     "paper": [None, None],
     "polished": [None, None],
     "quickstart": [None, None],
@@ -105,7 +107,9 @@ def passes(monkeypatch, name, run_dir, *overrides):
     return loaded, found
 
 
-@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "polished", "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["eight_domains", "lora_experts", "lora_student", "polished", "quickstart"]
+)
 def test_it_passes_preflight(name, tmp_path, monkeypatch):
     passes(monkeypatch, name, tmp_path / "run")
 

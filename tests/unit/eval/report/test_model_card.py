@@ -44,6 +44,18 @@ def test_the_card_says_what_the_reference_was(data):
     assert "by one reference model (B)" in model_card(report, data.config_yaml, "one reference model")
 
 
+def test_the_card_of_an_adapter_says_what_it_lies_on_and_how_it_is_loaded(data):
+    words = "a LoRA adapter of rank 16 and alpha 32"
+    _, front, body = model_card(to_json(data), data.config_yaml, adapter=words).split("---\n", 2)
+    described = yaml.safe_load(front)
+    assert (described["library_name"], described["base_model_relation"]) == ("peft", "adapter")
+    assert described["base_model"] == "Qwen/Qwen3-4B"
+    plain = re.sub(r"\\(.)", r"\1", body)
+    assert f"This folder holds {words} on Qwen/Qwen3-4B" in plain
+    assert "base = AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-4B')" in plain
+    assert "peft" not in model_card(to_json(data), data.config_yaml)
+
+
 def test_a_local_base_model_is_not_published_as_a_hub_name(tmp_path, data):
     (tmp_path / "org" / "model").mkdir(parents=True)
     for student in (str(tmp_path / "org" / "model"), "./student"):

@@ -25,7 +25,7 @@ def divergence(values, mask):
     return (values["kl_to_optimum"] * weights).sum()
 
 
-def compared(folder, top_k):
+def compared(folder, top_k, lora_rank):
     """Largest differences of values, loss and gradients, on this rank."""
     import trainer.engine.chunked_head as chunked_head
     from merging.exopd.engine import DistributionEngine
@@ -41,7 +41,7 @@ def compared(folder, top_k):
         (whole_logits_engine(), False, "sdpa"),
         (DistributionEngine, True, "packed_sdpa"),
     ):
-        engine = make_engine(engine_class, folder, packed=packed, attention=attention)
+        engine = make_engine(engine_class, folder, packed=packed, attention=attention, lora_rank=lora_rank)
         rank = torch.distributed.get_rank()
         batch = rollout_batch(seed=rank, use_remove_padding=packed, max_token_len_per_gpu=32)
         found.append(update_pass(engine, add_optimum(batch, VOCABULARY, top_k), loss))
@@ -56,6 +56,7 @@ def compared(folder, top_k):
             for name, expected in plain_gradients.items()
         ),
         "same names": gradients.keys() == plain_gradients.keys(),
+        "of adapters": sum("lora_" in name for name in gradients) / len(gradients),
     }
 
 
@@ -64,9 +65,12 @@ def folder(tmp_path_factory):
     return write_causal_model(tmp_path_factory.mktemp("model") / "m")
 
 
-@pytest.mark.parametrize("top_k, ranks", [(None, 1), (7, 1), (7, 2)])
-def test_values_and_gradients_are_those_of_whole_logits(folder, top_k, ranks):
-    for answer in on_ranks(compared, ranks, folder, top_k):
+@pytest.mark.parametrize(
+    "top_k, ranks, lora_rank", [(None, 1, 0), (7, 1, 0), (7, 2, 0), (None, 2, 4), (7, 1, 4), (7, 2, 4)]
+)
+def test_values_and_gradients_are_those_of_whole_logits(folder, top_k, ranks, lora_rank):
+    for answer in on_ranks(compared, ranks, folder, top_k, lora_rank):
+        assert answer["of adapters"] == bool(lora_rank), "the gradient is the adapter's alone"
         assert answer["micro-batches"] == 2 and answer["same names"]
         assert answer["values"] < 1e-5 and answer["loss"] < 1e-4 and answer["gradient"] < 1e-5, answer
 

@@ -31,6 +31,13 @@ def teacher_keys(name: str, value: Any, teachers=("teacher_0", "teacher_1")) -> 
     return {f"distillation.teacher_models.{teacher}.inference.{name}": value for teacher in teachers}
 
 
+ADAPTER = {
+    "actor_rollout_ref.model.lora_rank": 4,
+    "actor_rollout_ref.model.lora_alpha": 8,
+    "actor_rollout_ref.model.lora.merge": True,
+    f"{ACTOR}.checkpoint.save_lora_only": True,
+}
+
 CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
     ("training.steps", 12, {"trainer.total_training_steps": 12, "trainer.total_epochs": 12}),
     (
@@ -81,6 +88,7 @@ CHANGES: list[tuple[str, Any, dict[str, Any]]] = [
     ("training.gradient_clip", 0.25, {f"{ACTOR}.grad_clip": 0.25, f"{ACTOR}.optim.clip_grad": 0.25}),
     ("training.loss_aggregation", "token-mean", {f"{ACTOR}.loss_agg_mode": "token-mean"}),
     ("training.save_every", 4, {"trainer.save_freq": 4}),
+    ("training.lora_rank", 4, ADAPTER),
     (
         "training.seed",
         4,
@@ -119,9 +127,10 @@ def test_a_changed_value_changes_exactly_its_keys(compiled, cpu, path, value, ex
 
 
 NOT_HERE = {
-    # preflight; test_overlap_job.py; tests/unit/merging/training/test_start.py and test_validation.py
+    # preflight; test_overlap_job.py; test_adapter_student.py; in tests/unit/merging/training test_start.py
+    # and test_validation.py
     "training": {
-        *("too_long", "overlap", "start"),
+        *("too_long", "overlap", "start", "lora_alpha", "full_model"),
         *("validate_every", "validation_samples", "validation_limit", "keep", "patience"),
     },
     # lambda, clip and gate are columns of the rows; reference has one value; the launcher checks the rest

@@ -139,7 +139,7 @@ def test_without_the_block_nothing_changes(tmp_path):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("actor_rollout_ref.model.lora_rank", "trained in full"),
+        ("actor_rollout_ref.model.lora_rank", "training.lora_rank"),
         ("data.seed", "training.seed"),
         ("data.train_batch_size", "polish.prompts_per_step"),
     ],

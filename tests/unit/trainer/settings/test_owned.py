@@ -10,6 +10,7 @@ import pytest
 from configs.blocks.baselines import GrpoBaseline, SftBaseline
 from configs.blocks.experts import RLExpert
 from configs.load import load_config
+from configs.polish import Polish
 from configs.schema import Hardware, MergeConfig, Training
 from merging.baselines.sft import sft_job
 from merging.exopd.job import merge_job
@@ -22,7 +23,6 @@ from trainer.settings.defaults import PPO, SFT, default_values, flat
 from trainer.settings.known import known
 from trainer.settings.owned import (
     CONFIG,
-    EXPERT_LORA,
     FIXED,
     MERGE_FIXED,
     NEUTRAL,
@@ -69,6 +69,7 @@ OPEN = dict.fromkeys(
 MERGE = Settings("verl", "merge", {}, fields=Training.model_fields)
 EXPERT = Settings("domains.math.expert.verl", "expert", {}, "domains.math.expert", RLExpert.model_fields)
 GRPO = Settings("baselines.grpo.verl", "grpo", {}, "baselines.grpo", GrpoBaseline.model_fields)
+POLISH = Settings("polish.verl", "polish", {}, "polish", Polish.model_fields)
 SFT_ = Settings("baselines.sft.verl", "sft", {}, "baselines.sft", SftBaseline.model_fields)
 
 
@@ -87,6 +88,10 @@ def said(settings: Settings, key: str, value: object = None) -> list[str]:
         (EXPERT, "data.max_prompt_length", "training.max_prompt_tokens"),
         (EXPERT, f"{ROLLOUT}.n", "domains.math.expert.samples_per_prompt"),
         (EXPERT, f"{MODEL}.lora_rank", "domains.math.expert.lora_rank"),
+        (MERGE, f"{MODEL}.lora_rank", "training.lora_rank"),
+        (POLISH, f"{MODEL}.lora_alpha", "training.lora_alpha"),
+        (GRPO, f"{MODEL}.lora_rank", "training.lora_rank"),
+        (SFT_, "model.lora_rank", "training.lora_rank"),
         (EXPERT, f"{MODEL}.path", "domains.math.expert.base or student"),
         (MERGE, f"{MODEL}.path", "student"),
         (MERGE, f"{ACTOR}.fsdp_config.param_offload", "hardware.offload"),
@@ -153,7 +158,7 @@ def test_all_else_is_passed_on(key, value):
 
 
 def test_every_key_of_the_tables_is_one_of_verls():
-    tables = {**RECIPE, **CONFIG, **FIXED, **MERGE_FIXED, **EXPERT_LORA, **dict.fromkeys(NEUTRAL), **OPEN}
+    tables = {**RECIPE, **CONFIG, **FIXED, **MERGE_FIXED, **dict.fromkeys(NEUTRAL), **OPEN}
     unknown = [key for key in tables if not (known(PPO, key) or known(SFT, key))]
     assert set(unknown) == READ_AND_NAMED_NOWHERE
     assert [key for key in SFT_RECIPE if not known(SFT, key)] == []
@@ -165,7 +170,7 @@ READ_AND_NAMED_NOWHERE = {"data.sampler"}
 
 def test_every_name_of_ours_exists():
     fields = {*Training.model_fields, *RLExpert.model_fields}
-    assert {*RECIPE.values(), *SFT_RECIPE.values(), *EXPERT_LORA.values()} <= fields
+    assert {*RECIPE.values(), *SFT_RECIPE.values()} <= fields
     for name in CONFIG.values():
         first, *rest = name.split(".")
         assert first in MergeConfig.model_fields, name
@@ -184,12 +189,14 @@ def composed_keys() -> dict[str, set[str]]:
         ["hardware={device: cuda, offload: all, rollout_sequences: 9, rollout_quantization: fp8}"],
         ["hardware={device: cuda, gpus: 2, sequence_parallel: 2, checkpoints: weights}"],
         ["training.overlap=one_step", "hardware.rollout_gpus=1"],
+        ["training.lora_rank=4"],
     ):
         config = load_config(quickstart, overrides).config
         teachers = {domain: f"/experts/{domain}" for domain in config.domains}
         job = merge_job(config, "merge", teachers, Path("/rows"), Path("/run"))
         sft = sft_job(config, SftBaseline(kind="sft"), Path("/rows"), Path("/run"))
-        found[PPO] |= changed(PPO, verl_config(dataclasses.replace(job, lora=Lora(4, 9)), "metrics"))
+        went_on = dataclasses.replace(job, lora=Lora(4, 9, "/run/distilled"))
+        found[PPO] |= changed(PPO, verl_config(went_on, "metrics"))
         found[SFT] |= changed(SFT, sft_config(sft, "metrics"))
     return found
 
