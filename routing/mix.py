@@ -144,6 +144,7 @@ def schedule(
 def domain_stream(items: Sequence[Item], seed: int, domain: str) -> Iterator[Item]:
     """Endless passes over a domain's items, each in a new order, which depends on their number, not on what
     they are."""
+    assert items, f"domain {domain!r} has items"
     generator = random.Random(f"schedule:{seed}:{domain}")
     while True:
         order = list(items)

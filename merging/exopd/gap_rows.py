@@ -23,7 +23,7 @@ class GapRows(RLHFDataset):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         reading: Any = OmegaConf.to_container(self.config.gap)
-        self.reader = PoolReader(Reading.from_json(reading), self.dataframe["teacher"])
+        self.reader = PoolReader(Reading.from_json(reading), self.dataframe["teacher"][:])
 
     def __len__(self) -> int:
         return len(self.reader)
