@@ -21,8 +21,8 @@ ValidationOf = Callable[[int], Accuracies | None]
 """What the validation after this step found; None where it is not done yet."""
 
 UNIT = 10**9
-"""Shares that make up for rounding are whole numbers of 1 / UNIT: finer than a row of any training, and exact
-arithmetic with them stays fast over any number of validations."""
+"""Accuracies, and shares that make up for rounding, are whole numbers of 1 / UNIT: finer than a row of any
+training, and exact arithmetic with them stays fast over any number of validations."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,7 @@ def planned_steps(budget: GapBudget, validation_of: ValidationOf) -> Iterator[Pl
 
 
 def _exact(value: float) -> Fraction:
-    """As it is written in decimals, which is what a reader sees."""
-    return Fraction(repr(float(value)))
+    return Fraction(round(value * UNIT), UNIT)
 
 
 def _with_least(weights: Mapping[str, Fraction], least: Fraction) -> dict[str, Fraction]:
