@@ -98,8 +98,8 @@ def test_the_table_of_distances_is_what_the_code_does():
             dict(zip(("math", "code"), map(Fraction, pair.split(", ")), strict=True)) for pair in numbers
         )
         assert {name: max(optimum[name] - accuracy[name], 0) for name in optimum} == distance
-        for floor, told in (("1/4", shares), ("1/2", with_half)):
-            budget = GapBudget(("math", "code"), Fraction(floor), optimum, steps=1, size=8, every=1)
+        for least, told in (("1/4", shares), ("1/2", with_half)):
+            budget = GapBudget(("math", "code"), Fraction(least), optimum, steps=1, size=8, every=1)
             assert ", ".join(f"{float(share):.1%}" for share in budget.shares(accuracy).values()) == told
 
 
