@@ -53,7 +53,7 @@ def config_in(home: Path) -> Path:
 def test_a_merge_killed_after_a_validation_goes_on_with_the_rows_that_it_planned(tmp_path):
     config, log, run = config_in(tmp_path), tmp_path / "gap.log", tmp_path / "runs" / "gap"
     process = protege("merge", str(config), home=tmp_path, log=log)
-    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 3, 300, process, log)
+    wait_for(lambda: steps_in(run / "train" / "metrics.jsonl") >= 3, 400, process, log)
     kill_hard(process)
     assert left_behind(tmp_path) == []
     before = (run / "train" / "validation.jsonl").read_text().splitlines()
