@@ -99,8 +99,9 @@ class Distillation:
     def _reading(self) -> Reading | None:
         """How the rows are read where the domains' shares are decided while it trains."""
         budget = GapBudget.of(self.folder.config) if self.rows is None else None
-        seed = self.folder.config.training.seed
-        return None if budget is None else Reading(budget, seed, self.schedule, self.work)
+        if budget is None:
+            return None
+        return Reading(budget, self.folder.config.training.seed, self.schedule, self.work)
 
     def _job(self) -> TrainingJob:
         from merging.exopd.job import merge_job
