@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,7 +27,9 @@ from routing.sources.collect import Prompt
 from tests.helpers.merge_jobs import PROMPTS, TEACHERS, config_with
 from tests.helpers.validations import validated
 from trainer.overrides import verl_config
-from trainer.validation import remember
+from trainer.validation import forget_after, read_validations, remember
+from trainer.within.own_mode import OwnMode
+from trainer.within.read_ahead import ReadAhead, Rows
 
 FOUND = {0: (0.8, 0.4), 2: (0.4, 0.8)}
 
@@ -64,10 +69,11 @@ def pool(tmp_path) -> Path:
 @pytest.fixture
 def loader(config, reading, pool, tmp_path):
     """Makes verl's loader of the training rows as verl's trainer does, from the job's own configuration."""
-    job = merge_job(config, "merge", TEACHERS, pool, tmp_path, gap=reading.to_json())
-    data = verl_config(job, "metrics").data
 
-    def loader() -> StatefulDataLoader:
+    def loader(late: int = 0) -> StatefulDataLoader:
+        read = replace(reading, budget=replace(reading.budget, late=late))
+        job = merge_job(config, "merge", TEACHERS, pool, tmp_path, gap=read.to_json())
+        data = verl_config(job, "metrics").data
         dataset = create_rl_dataset(data.train_files, data, None, None)
         assert isinstance(dataset, GapRows)
         return StatefulDataLoader(
@@ -151,3 +157,75 @@ def test_verl_reads_one_row_for_the_validation_that_it_never_makes(config, readi
 def test_other_mixings_are_read_by_verls_own_dataset(config, pool, tmp_path):
     data = verl_config(merge_job(config, "merge", TEACHERS, pool, tmp_path), "metrics").data
     assert data.custom_cls.path is None and "gap" not in data
+
+
+# ------------------------------------------------------------------------- in the loops of our trainers
+
+
+class Validator:
+    """Remembers what each validation found, once."""
+
+    has_lost_patience = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def wants(self, step: int) -> bool:
+        return step in FOUND and all(one.step != step for one in read_validations(self.folder))
+
+    def validate(self, step: int) -> SimpleNamespace:
+        remember(self.folder, validated(step, *FOUND[step]))
+        return SimpleNamespace(seconds=1.0, metrics=dict)
+
+
+def trained(mode, loader, folder: Path, done: int = 0, state: dict | None = None, last: int = 4):
+    """(rows of each step, state of each step's checkpoint) of verl's loop after `done` steps; engines and
+    updates are left out."""
+    waiting, rows, states = [], [], []
+
+    class Stand(mode):
+        def __init__(self) -> None:
+            self.train_dataloader = Rows(loader) if mode is ReadAhead else loader
+            self.train_dataloader_it = None
+            self.global_steps, self.total_training_steps = done + 1, 4
+            self.curr_step_profile, self.timing_raw = False, {}
+            self.validator, self.seconds_validating = Validator(folder), defaultdict(float)
+            self.config = SimpleNamespace(trainer=SimpleNamespace(logger=["file"]))
+            self.logger = SimpleNamespace(log=lambda **_: None)
+
+        def _add_batch_to_generate(self) -> None:
+            if self.train_dataloader_it is None:
+                self.train_dataloader_it = iter(self.train_dataloader)
+            waiting.append(told(next(self.train_dataloader_it)))
+
+        def send_weights(self, step: int) -> None:
+            pass
+
+    Stand.__abstractmethods__ = frozenset()
+    trainer = Stand()
+    if state is not None:
+        trainer.train_dataloader.load_state_dict(state)
+    while trainer.global_steps <= last:
+        trainer.on_step_begin()
+        trainer.prepare_step()
+        rows.append(waiting.pop(0))
+        if mode is ReadAhead:
+            trainer.on_sample_end()
+        states.append(trainer.train_dataloader.state_dict())
+        trainer.global_steps += 1
+    return rows, states
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize(("mode", "late"), [(OwnMode, 0), (ReadAhead, 1)])
+def test_our_trainers_read_by_the_validations_that_the_plan_says(loader, tmp_path, mode, late, done):
+    """Step by step, and one step ahead; killed after `done` steps, or not. An assertion in the reader would
+    end the loop if a row were read before its validation."""
+    whole, _ = trained(mode, loader(late), tmp_path)
+    math = [[name for name, *_ in step].count("math") for step in whole]
+    assert math == ([4, 2, 2, 6] if late else [2, 2, 6, 6])
+    (tmp_path / "validation.jsonl").unlink()
+    rows, states = trained(mode, loader(late), tmp_path, last=done)
+    forget_after(tmp_path, done)
+    rest, _ = trained(mode, loader(late), tmp_path, done, states[-1])
+    assert rows + rest == whole
