@@ -17,7 +17,7 @@ from configs.blocks.baselines import AverageBaseline, Baselines, GrpoBaseline, S
 from configs.blocks.benchmarks import PROGRAM_FILES, NamedBenchmark
 from configs.blocks.experts import Expert, ModelExpert, RegisteredExpert, RLExpert, ServedExpert
 from configs.blocks.hardware import Hardware
-from configs.blocks.mixing import BALANCED, Mixing, WeightedMixing
+from configs.blocks.mixing import BALANCED, GapMixing, Mixing, WeightedMixing
 from configs.blocks.objective import (
     AUTO,
     DomainObjective,
@@ -228,6 +228,9 @@ class MergeConfig(Strict, DeclaredBaselines):
     @model_validator(mode="after")
     def _validations_have_prompts(self) -> MergeConfig:
         self.training.check_validation(self.validated(), self.hardware.checkpoints)
+        if isinstance(self.mixing, GapMixing):
+            every = self.training.validate_every
+            self.mixing.check_validations(list(self.domains), self.validated(), every)
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from merging.baselines.teacher_more import train_teacher_more
 from merging.baselines.weights import merge_weights
 from merging.checks.found import Preflight
 from merging.checks.preflight import STORED, checked, preflight
-from merging.exopd.job import write_rows
+from merging.exopd.job import write_pool, write_rows
 from merging.experts import build_or_find, record_scores
 from merging.planning.plan import make_plan
 from merging.state.adapted import write_full_student
@@ -159,6 +159,8 @@ def write_prompts(folder: RunFolder, found: Preflight) -> None:
             write_judged_rows(config, polished, folder.polish_prompts)
         if asked := found.validation.rows:
             write_judged_rows(config, asked, folder.validation_prompts)
+        if config.mixing.kind == "gap":
+            write_pool(config, found.routed, folder.pool)
         folder.write_counts(rows, found)
         # last: it says that the stage is done
         write_rows(config, rows, folder.prompts_file)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.errors import ConfigError
+from common.words import counted
 from configs.blocks.mixing import SHUFFLED
 from configs.schema import MergeConfig
+from routing.gap import GapBudget
 from routing.mix import Mix, mix
 from routing.overlap import Overlap
 from routing.routers.decisions import RoutedPrompt
@@ -104,17 +106,20 @@ def scheduled(
 
 
 def scheduled_with_more(
-    config: MergeConfig, routed: Sequence[RoutedPrompt], steps: int
+    config: MergeConfig, routed: Sequence[RoutedPrompt], steps: int, read: Mapping[str, int] | None = None
 ) -> tuple[list[RoutedPrompt], list[RoutedPrompt]]:
     """The merge's rows, and those of so many steps more that a longer merge would have read next.
 
     A curriculum has come to its end by then: both are as if shuffled, so that the first ones are the merge's
-    in another order.
+    in another order. `read` are the rows of each domain that the merge has read where its shares were planned
+    while it trained: its file has equal shares then, and so have the rows behind them.
     """
     mixed = replace(mix_of(config, routed), order=SHUFFLED)
     own, size = config.training.steps, config.training.prompts_per_step
-    rows = mixed.rows(own + steps, size)
-    return rows[: own * size], rows[own * size :]
+    if read is None:
+        rows = mixed.rows(own + steps, size)
+        return rows[: own * size], rows[own * size :]
+    return mixed.rows(own, size), mixed.rows(steps, size, read)
 
 
 def check_mix(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequence[Dropped]) -> None:
@@ -125,6 +130,8 @@ def check_mix(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequ
             reasons = Counter(item.reason for item in dropped if item.domain == domain)
             raise ConfigError(f"domain {domain!r}: no prompt is left; dropped: {_text(reasons) or 'none'}")
     mixed, steps = mix_of(config, routed), config.training.steps
+    if (budget := GapBudget.of(config)) is not None:
+        _check_floor(budget)
     for what, size in config.step_sizes().items():
         for domain, rows in mixed.counts(steps, size).items():
             if not rows:
@@ -135,10 +142,42 @@ def check_mix(config: MergeConfig, routed: Sequence[RoutedPrompt], dropped: Sequ
                 )
 
 
+def _check_floor(budget: GapBudget) -> None:
+    rows = budget.steps * budget.size
+    if budget.least * rows < 1:
+        raise ConfigError(
+            f"mixing.floor: a domain could have none of the {rows} rows of the training (a share of "
+            f"{float(budget.least):.2%}: {float(budget.floor):g} of the equal share of {len(budget.domains)} "
+            "domains); raise it, or train on more rows"
+        )
+
+
+def gap_note(config: MergeConfig) -> list[str]:
+    """With `mixing: gap`: that shares are not known before the training, and what they may be."""
+    if (budget := GapBudget.of(config)) is None:
+        return []
+    late = (
+        f", each of which counts one step later with training.overlap: {config.training.overlap}; until the "
+        "first one counts, shares are equal"
+    )
+    return [
+        f"mixing: gap decides each domain's share of every step while the student trains, between "
+        f"{span_text(budget)}, by validations every {counted(budget.every, 'step')}{late * budget.late}; "
+        "trainings without validations have equal shares"
+    ]
+
+
+def span_text(budget: GapBudget) -> str:
+    """Least and largest share of a domain, in words."""
+    return f"{float(budget.least):.1%} and {float(budget.most):.1%}"
+
+
 def mix_text(mixed: Mix, config: MergeConfig, domain: str) -> str:
     """A domain's part of the training, in words."""
-    rows = mixed.counts(config.training.steps, config.training.prompts_per_step)[domain]
     used = sum(item.domain == domain for item in mixed.prompts)
+    if (budget := GapBudget.of(config)) is not None:
+        return f"{used} used, between {span_text(budget)} of every step, decided while the student trains"
+    rows = mixed.counts(config.training.steps, config.training.prompts_per_step)[domain]
     passes = f"{rows / used:.1f} passes"
     return f"{used} used, {float(mixed.shares[domain]):.1%} of every step, {rows} rows ({passes})"
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.blocks.mixing import SHUFFLED, CurriculumOrder, Mixing, ShuffledOrder, TemperatureMixing
 from routing.apportion import interleaved, step_counts
 from routing.routers.decisions import RoutedPrompt
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,12 @@ class Mix:
             return {}
         return dict(_totals(tuple(self.shares.items()), steps, prompts_per_step))
 
-    def rows(self, steps: int, prompts_per_step: int) -> list[RoutedPrompt]:
-        """The rows of a whole training, in the order they are read."""
-        return schedule(self.prompts, steps, prompts_per_step, self.seed, self.shares, self.order)
+    def rows(
+        self, steps: int, prompts_per_step: int, read: Mapping[str, int] | None = None
+    ) -> list[RoutedPrompt]:
+        """The rows of a whole training, in the order they are read; `read` are those of each domain that
+        another training has read before it."""
+        return schedule(self.prompts, steps, prompts_per_step, self.seed, self.shares, self.order, read)
 
 
 @lru_cache(maxsize=64)
@@ -75,6 +80,8 @@ WEIGHTS: Mapping[str, Callable[[Any, Mapping[str, int]], dict[str, Fraction]]] =
     "balanced": lambda mixing, numbers: dict.fromkeys(numbers, Fraction(1)),
     "weighted": lambda mixing, numbers: {name: Fraction(repr(mixing.weights[name])) for name in numbers},
     "temperature": _by_number,
+    # of trainings without validations; those with them plan their own (`routing.gap`)
+    "gap": lambda mixing, numbers: dict.fromkeys(numbers, Fraction(1)),
 }
 """By kind of mixing: what each domain's share is in proportion to."""
 
@@ -109,13 +116,15 @@ def schedule(
     seed: int,
     shares: Mapping[str, Fraction] | None = None,
     order: ShuffledOrder | CurriculumOrder = SHUFFLED,
+    read: Mapping[str, int] | None = None,
 ) -> list[RoutedPrompt]:
     """The rows of a whole training in the order they are read: `steps * prompts_per_step` of them.
 
     Each step holds the domains in their `shares` (by default equal ones), as exactly as whole numbers allow
     (`routing.apportion.step_counts`), and alternates between them; equal shares are dealt round robin. A
     domain's prompts are reshuffled for every pass over them, so none comes a second time before all have
-    come once; a curriculum sorts the same rows of a domain from easy to hard.
+    come once; a curriculum sorts the same rows of a domain from easy to hard. They begin behind those that
+    were `read` of it before.
     """
     groups = by_domain(routed)
     assert groups, "there are prompts to schedule"
@@ -125,17 +134,20 @@ def schedule(
         names += interleaved(counts, shares, dealt)
         dealt = {name: dealt[name] + counts[name] for name in dealt}
     streams = {
-        name: _ordered(_passes(groups[name], f"schedule:{seed}:{name}"), dealt[name], order)
+        name: _ordered(islice(domain_stream(groups[name], seed, name), (read or {}).get(name, 0), None),
+                       dealt[name], order)
         for name in groups
-    }
+    }  # fmt: skip
     return [next(streams[name]) for name in names]
 
 
-def _passes(prompts: list[RoutedPrompt], seed: str) -> Iterator[RoutedPrompt]:
-    """Endless passes over the prompts, each in a new order."""
-    generator = random.Random(seed)
+def domain_stream(items: Sequence[Item], seed: int, domain: str) -> Iterator[Item]:
+    """Endless passes over a domain's items, each in a new order, which depends on their number, not on what
+    they are."""
+    assert items, f"domain {domain!r} has items"
+    generator = random.Random(f"schedule:{seed}:{domain}")
     while True:
-        order = list(prompts)
+        order = list(items)
         generator.shuffle(order)
         yield from order
 

@@ -98,9 +98,10 @@ class _Kept:
         self._leave_out(gone, "among the training prompts too")
 
     def not_in_benchmarks(self, problems: Sequence[BenchmarkProblem], endings: Collection[str]) -> None:
-        """As `overlap` says. Where validations choose the weights, a repeated problem is refused as well: the
-        student would be chosen by what then judges it."""
-        overlap, chooses = self.config.overlap, self.config.training.chooses_by_validation
+        """As `overlap` says. Where validations choose the weights, or what is trained on, a repeated problem
+        is refused as well: the student would be chosen by what then judges it."""
+        overlap, training = self.config.overlap, self.config.training
+        plans = self.config.mixing.kind == "gap"
         prompts = [item.prompt for item in self.left]
         found = overlapping(prompts, [problem.text for problem in problems], overlap.ngram, endings)
         if not found:
@@ -112,8 +113,12 @@ class _Kept:
             self._leave_out({id(item) for item in self.left if id(item.prompt) in repeated}, f"that {said}")
             return
         said = f"{self.place}: {len(found)} of its {counted(self.declared, 'prompt')} {said}"
-        if chooses or overlap.action == "refuse":
-            why = "validations choose the student's weights" if chooses else "overlap.action: refuse"
+        reasons = {
+            "validations choose the student's weights": training.chooses_by_validation,
+            "validations decide the domains' shares (mixing: gap)": plans,
+            "overlap.action: refuse": overlap.action == "refuse",
+        }
+        if why := next((reason for reason, holds in reasons.items() if holds), None):
             raise ConfigError(f"{said}, and {why}; leave them out, or set overlap.action: drop")
         self.notes.append(f"{said}; accuracies of validations and benchmarks are not independent")
 

@@ -102,7 +102,14 @@ class Validated:
     @property
     def accuracy(self) -> float:
         """Mean over the domains of the mean over both decodings: what is compared between steps."""
-        return fmean(fmean(score.accuracy for score in own.values()) for own in self.scores.values())
+        return fmean(self.by_domain.values())
+
+    @property
+    def by_domain(self) -> dict[str, float]:
+        """Accuracy of each domain: mean over both decodings."""
+        return {
+            domain: fmean(score.accuracy for score in own.values()) for domain, own in self.scores.items()
+        }
 
     def metrics(self) -> dict[str, float]:
         """Fields of its step's line of metrics: `validation/<domain>/<decoding>` and what it rests on."""

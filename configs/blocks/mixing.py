@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from configs.blocks.strict import Name, Strict, by_kind
 
@@ -76,8 +77,56 @@ class TemperatureMixing(Strict):
     """Order of a domain's prompts, by name or as a block."""
 
 
-OneMixing = Annotated[BalancedMixing | WeightedMixing | TemperatureMixing, Field(discriminator="kind")]
-MixingName = Literal["balanced"]  # the others need more than their kind
+Fraction01 = Annotated[float, Field(gt=0, le=1)]
+
+
+class GapMixing(Strict):
+    """A domain's share of every step follows the distance of its validation accuracy to its optimum; shares
+    are planned anew after every validation while the student trains, and all prompts are used."""
+
+    kind: Literal["gap"]
+    floor: Fraction01 = 0.25
+    """Least share of a domain, as a part of the equal share: 0.25 with two domains is 12.5% of every step,
+    and 1 keeps all shares equal."""
+    optimum: dict[Name, Fraction01] = Field(default={})
+    """Accuracy that each domain's validation can reach; 1 for a domain that is not named."""
+    order: Order = SHUFFLED
+    """Order of a domain's prompts: `shuffled`."""
+
+    @field_validator("order")
+    @classmethod
+    def _rows_are_not_known_beforehand(cls, value: Order) -> Order:
+        if value.sorts:
+            raise ValueError(
+                "a curriculum sorts all rows that a domain will have, and with kind: gap their number is "
+                "decided while the student trains; valid: shuffled"
+            )
+        return value
+
+    def check_validations(self, domains: Sequence[str], validated: Sequence[str], every: int | None) -> None:
+        """Raises ValueError for domains whose distance to the optimum would not be known, or that are not
+        declared. `validated` are those with `validation` prompts, `every` is `training.validate_every`."""
+        strange = [name for name in self.optimum if name not in domains]
+        if strange:
+            raise ValueError(f"mixing.optimum: {strange[0]!r} is no domain; valid: {', '.join(domains)}")
+        if every is None:
+            raise ValueError(
+                "mixing: gap plans the domains' shares by validations, and there are none; set "
+                "training.validate_every, the steps between them, or choose another mixing"
+            )
+        bare = [name for name in domains if name not in validated]
+        if bare:
+            raise ValueError(
+                "mixing: gap plans by the distance of every domain to its optimum, and domain "
+                f"{bare[0]!r} has no validation prompts; give domains.{bare[0]}.validation (prompts with "
+                "answers that nothing trains on), or choose another mixing"
+            )
+
+
+OneMixing = Annotated[
+    BalancedMixing | WeightedMixing | TemperatureMixing | GapMixing, Field(discriminator="kind")
+]
+MixingName = Literal["balanced", "gap"]  # the others need more than their kind
 Mixing = Annotated[OneMixing, BeforeValidator(by_kind, json_schema_input_type=MixingName | OneMixing)]
 """A block, or a kind alone."""
 

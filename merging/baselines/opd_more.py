@@ -19,6 +19,7 @@ from merging.baselines.grpo import check_same_prompts
 from merging.exopd.job import write_rows
 from merging.state.baseline_record import open_work, options, write_record
 from merging.state.chosen_scales import with_scales
+from merging.state.gap import planned_rows
 from merging.state.polished import distilled_folder, steps_of_opd_more
 from merging.state.run_folder import RunFolder
 from merging.training.alarms import schedule_of
@@ -114,7 +115,8 @@ def _rows(folder: RunFolder, further: MergeConfig, routed: Sequence[RoutedPrompt
 def _next_rows(folder: RunFolder, routed: Sequence[RoutedPrompt]) -> list[RoutedPrompt]:
     """What a longer merge would have read next. Raises ConfigError where the merge read other prompts."""
     config = folder.config
-    first, more = scheduled_with_more(config, routed, steps_of_opd_more(config))
+    read = planned_rows(config, folder.train) if config.mixing.kind == "gap" else None
+    first, more = scheduled_with_more(config, routed, steps_of_opd_more(config), read)
     in_order = not config.mixing.order.sorts
     check_same_prompts(first, folder.prompts_file, f"baseline `{KIND}`", in_order)
     return more

@@ -15,6 +15,7 @@ from merging.expert_kinds.kinds import experts_of
 from merging.planning.held import Held
 from merging.state.served import served_notes
 from routing import kept
+from routing.gap import GapBudget
 from routing.judged import left_out, polish_counts
 from routing.kept import BenchmarkProblem
 from routing.prompt_state import PromptState
@@ -92,6 +93,7 @@ class Preflight(PromptState):
             if record.domain != domain
         ]
         notes = [*notes, *self.reward_notes, *self.validation.notes, *self.router_notes(), *foreign]
+        notes += kept.gap_note(self.config)
         if self.config.polish is not None and not self.undecided:
             notes += left_out(self.config, self.routed)
         return [*notes, *served_notes(self.config), *self.start_notes()]
@@ -162,12 +164,14 @@ def needs_student(check: Check) -> Check:
 
 
 def summary(config: MergeConfig, found: Preflight) -> dict[str, Any]:
-    """Counts and shares of a run's prompts, by domain; plain values."""
-    mixed, said = kept.mix_of(config, found.routed), overlap_record(found)
+    """Counts and shares of a run's prompts, by domain; plain values. Where shares are decided while the
+    student trains, rows and shares are those of trainings without validations."""
+    mixed, said, budget = kept.mix_of(config, found.routed), overlap_record(found), GapBudget.of(config)
     return {
         "prompts": found.counts(),
         "rows": mixed.counts(config.training.steps, config.training.prompts_per_step),
         "shares": {domain: float(share) for domain, share in mixed.shares.items()},
+        **({"share_range": [float(budget.least), float(budget.most)]} if budget else {}),
         "dropped": kept.by_reason(found.dropped),
         "conflicts": found.conflicts,
         **({"polish": polish_counts(config, found.routed)} if config.polish else {}),

@@ -15,6 +15,7 @@ from merging.checks.models import registry_experts
 from merging.checks.preflight import Lines, checked
 from merging.checks.prompts import conflicts, mixing, sources
 from routing import kept
+from routing.gap import GapBudget
 from routing.mix import Mix, by_domain
 from routing.prompt_state import PromptState
 from routing.routers.decisions import RoutedPrompt
@@ -51,6 +52,7 @@ class Routing:
             yield from _table(confusion_table(self.prompts.router))
             yield from _bars(histogram_rows(self.prompts.router))
         yield from kept.notes(self.prompts.dropped, [], self.prompts.conflicts, self.config.overlap.action)
+        yield from kept.gap_note(self.config)
         left_out = [item for item in self.prompts.dropped if item.reason == "router"]
         yield from (f"  left out: {_place(item.prompt)} ({item.detail})" for item in left_out[:examples])
         if not any(item.reason == "duplicate" for item in self.prompts.dropped):
@@ -60,11 +62,12 @@ class Routing:
 
     def to_json(self, examples: int) -> dict[str, Any]:
         """Plain values: counts, shares and rows by domain, examples, what was dropped, measurements."""
-        mixed, training = self._mix, self.config.training
+        mixed, training, budget = self._mix, self.config.training, GapBudget.of(self.config)
         return {
             "prompts": {name: len(self._items(name)) for name in self.config.domains},
             "shares": {name: float(share) for name, share in mixed.shares.items()},
             "rows": mixed.counts(training.steps, training.prompts_per_step),
+            **({"share_range": [float(budget.least), float(budget.most)]} if budget else {}),
             "decided_by": dict(
                 Counter("label" if i.prompt.has_label else "router" for i in self.prompts.routed)
             ),

@@ -64,6 +64,7 @@ def merge_job(
     served: Mapping[str, ServedFacts] | None = None,
     start: Path | None = None,
     validation: Validation | None = None,
+    gap: Mapping[str, Any] | None = None,
 ) -> TrainingJob:
     """The job that trains the student on `train_file`, whose rows carry `teacher` and `reward_scale`.
 
@@ -72,7 +73,8 @@ def merge_job(
     of the rows, by default the config's; models that it never reads are not loaded. `served` is what the
     servers of served models said when the run began. `start` is the model whose weights are trained, by
     default the student's; an adapter on the student, which a training made, is trained on. `validation` is
-    what is validated meanwhile.
+    what is validated meanwhile. `gap` is the order of the rows where it is decided while the student trains
+    (`merging.state.gap.settings`): then `train_file` is the pool of prompts.
     """
     read = models_ever_read(schedule or LambdaSchedule.of(config), config.training.steps)
     read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
@@ -99,17 +101,37 @@ def merge_job(
             **_scorer(config, {**teachers, **read_as_adapters}, read, served or {}),
             **({} if mode == "sync" else {"trainer.v1.trainer_mode": mode, f"trainer.v1.{mode}": {}}),
             **(overlap_settings(config.hardware) if config.training.overlap != "none" else {}),
+            **({} if gap is None else _read_by_gap(gap)),
         },
     )
+
+
+def _read_by_gap(gap: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "data.custom_cls.path": "pkg://merging.exopd.gap_rows",
+        "data.custom_cls.name": "GapRows",
+        "data.gap": dict(gap),
+    }
 
 
 def write_rows(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path) -> None:
     """Writes the training file of these rows, each with its teacher and its step's lambda; whole or not at
     all."""
-    rewards: dict[str, Reward] = {name: domain.reward for name, domain in config.domains.items()}
-    weights = {name: config.loss_weight_of(name) for name in config.domains}
     domains = [row.domain for row in rows]
     scales = LambdaSchedule.of(config).of_rows(domains, config.training.prompts_per_step)
+    _write(config, rows, path, scales)
+
+
+def write_pool(config: MergeConfig, prompts: Sequence[RoutedPrompt], path: Path) -> None:
+    """Writes every prompt once, each with its domain's lambda behind any warm-up, for trainings whose order
+    is decided while they go on; whole or not at all."""
+    settled = LambdaSchedule.of(config).settled()
+    _write(config, prompts, path, [settled[row.domain] for row in prompts])
+
+
+def _write(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path, scales: Sequence[float]) -> None:
+    rewards: dict[str, Reward] = {name: domain.reward for name, domain in config.domains.items()}
+    weights = {name: config.loss_weight_of(name) for name in config.domains}
     write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config))
 
 

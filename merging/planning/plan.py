@@ -28,6 +28,7 @@ from merging.state.planned import PlannedStage
 from merging.state.served import served_notes
 from merging.training.alarms import schedule_of
 from routing.judged import polish_counts
+from routing.kept import gap_note
 from teachers.registry.opening import open_registry
 from trainer.memory import Parts
 
@@ -107,7 +108,11 @@ def make_plan(loaded: LoadedConfig, run_dir: Path, found: Preflight | None = Non
         devices=devices,
         device=chosen.device.name,
         prompts=prompts,
-        assumptions=(*_assumptions(costs, chosen, stages, automatic), *served_notes(config)),
+        assumptions=(
+            *_assumptions(costs, chosen, stages, automatic),
+            *gap_note(config),
+            *served_notes(config),
+        ),
     )
 
 

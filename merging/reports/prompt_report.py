@@ -9,6 +9,7 @@ from pathlib import Path
 from eval.report.sections.polished import ControlUse, MoreUse, PolishUse
 from eval.report.sections.prompts import PromptUse, TrainingRows
 from merging.baselines.kinds import TRAINED
+from merging.state.gap import planned_rows, share_plans, validated_works
 from merging.state.run_folder import RunFolder
 from routing.trained_rows import check_file, trained_rows
 
@@ -23,8 +24,21 @@ def prompt_use(folder: RunFolder) -> PromptUse:
         dropped=counts.get("dropped", {}),
         conflicts=counts.get("conflicts") or {},
         overlaps=counts.get("overlaps", {}),
-        trainings=tuple(_trainings(folder, counts["rows"])),
+        trainings=tuple(_trainings(folder, merge_rows(folder))),
+        share_range=counts.get("share_range"),
+        planned_shares=tuple(share_plans(folder)),
     )
+
+
+def merge_rows(folder: RunFolder) -> Mapping[str, int]:
+    """Rows of each domain that the merge was to train on."""
+    return _distilled_rows(folder, "merge") or folder.counts()["rows"]
+
+
+def _distilled_rows(folder: RunFolder, stage: str) -> dict[str, int] | None:
+    """The same of any training whose shares its validations plan; None for others."""
+    work = validated_works(folder).get(stage)
+    return None if work is None or folder.config.mixing.kind != "gap" else planned_rows(folder.config, work)
 
 
 def _trainings(folder: RunFolder, planned: Mapping[str, int]) -> Iterator[TrainingRows]:
@@ -33,7 +47,8 @@ def _trainings(folder: RunFolder, planned: Mapping[str, int]) -> Iterator[Traini
         yield _read_whole(folder, "polish", folder.polish_prompts, folder.polish_rows(), 1, polish.steps)
     for baseline in folder.config.trained_baselines():
         name, kind = baseline.kind, TRAINED[baseline.kind]
-        title, planned = f"baseline {name}", kind.planned_rows(folder)
+        title = f"baseline {name}"
+        planned = _distilled_rows(folder, title) or kind.planned_rows(folder)
         if kind.rows_file is None:
             yield _distilled(folder, title, name, planned, kind.steps(folder.config))
         else:

@@ -20,10 +20,11 @@ from eval.report.sections.router import RouterSection
 from eval.report.sections.trained_lambda import Phase
 from merging.baselines.oracle import NOTE, oracle_model
 from merging.exopd.lambda_schedule import LambdaSchedule
-from merging.reports.prompt_report import polish_use, prompt_use
+from merging.reports.prompt_report import merge_rows, polish_use, prompt_use
 from merging.state.adapted import FULL, adapter_text
 from merging.state.baseline_record import options
 from merging.state.chosen_scales import read_choices
+from merging.state.gap import share_notes
 from merging.state.harness import ceilings
 from merging.state.served import read_facts
 from merging.training.alarms import backed_off, read_alarms
@@ -84,7 +85,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: Samples) -> Path:
             evaluation=evaluation,
             objective=LambdaSchedule.of(config).scales,
             trained_lambda=trained_lambda(folder),
-            routing=folder.counts()["rows"],
+            routing=merge_rows(folder),
             trained=trained_rows(
                 folder.read_metrics("merge"), list(config.domains), config.training.samples_per_prompt
             ),
@@ -249,6 +250,7 @@ def notes(folder: RunFolder) -> list[str]:
         *start_notes(folder.config),
         *adapter_notes(folder.config),
         *validation_notes(folder),
+        *share_notes(folder),
         *objective_notes(folder.config),
         *[AHEAD] * ahead,
         *_own_rates(folder.config),

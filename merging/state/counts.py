@@ -20,6 +20,7 @@ class Counts(TypedDict, total=False):
     prompts: Required[ByDomain]
     rows: Required[ByDomain]
     shares: dict[str, FiniteFloat]
+    share_range: tuple[FiniteFloat, FiniteFloat]
     dropped: dict[str, ByDomain]
     conflicts: ByDomain | Literal[0] | None
     overlaps: dict[str, ByDomain]

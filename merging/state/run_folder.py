@@ -73,8 +73,13 @@ class RunFolder:
 
     @property
     def prompts_file(self) -> Path:
-        """The merge's training rows."""
+        """The merge's training rows; where its shares are decided while it trains, those of equal shares."""
         return self.path / "prompts" / "train.parquet"
+
+    @property
+    def pool(self) -> Path:
+        """Every prompt once, where the merge's shares are decided while it trains."""
+        return self.path / "prompts" / "pool.parquet"
 
     @property
     def train(self) -> Path:

@@ -13,6 +13,7 @@ from common.progress import bar, say
 from configs.blocks.baselines import DistilledBaseline
 from merging.exopd.lambda_schedule import LambdaSchedule
 from merging.state.baseline_record import open_work, write_record
+from merging.state.gap import Reading, next_shares_text, planned_rows, with_shares, write_read_rows
 from merging.state.run_folder import RunFolder
 from merging.state.served import read_facts
 from merging.training.alarms import Alarm, AlarmLog, backed_off, raised
@@ -20,12 +21,17 @@ from merging.training.metrics import merge_text
 from merging.training.start import prepare_start
 from merging.training.start_distance import expected_distances
 from merging.training.validation import asked_of, export_kept, progress_text, with_validations
+from routing.gap import GapBudget
 from trainer.validation import Validated, read_validations
 
 if TYPE_CHECKING:
     from merging.state.cluster import Cluster
     from merging.state.teacher import Teacher
     from trainer.job import TrainingJob
+
+
+READ_ROWS = "rows.parquet"
+"""File of the training's folder with its rows, where they were decided while it trained."""
 
 
 class _BackOff(TrainingHalted):
@@ -89,12 +95,22 @@ class Distillation:
         counts = self.folder.counts()
         return Rows(self.folder.prompts_file, counts["rows"], counts.get("all_answered", False))
 
+    @property
+    def _reading(self) -> Reading | None:
+        """How the rows are read where the domains' shares are decided while it trains."""
+        budget = GapBudget.of(self.folder.config) if self.rows is None else None
+        if budget is None:
+            return None
+        return Reading(budget, self.folder.config.training.seed, self.schedule, self.work)
+
     def _job(self) -> TrainingJob:
         from merging.exopd.job import merge_job
         from routing.dataset import with_reward_scales
 
-        config, prompts = self.folder.config, self._read.file
-        if self.schedule.one_from or self.reward_scale is not None:
+        config, prompts, reading = self.folder.config, self._read.file, self._reading
+        if reading is not None:
+            prompts = self.folder.pool
+        elif self.schedule.one_from or self.reward_scale is not None:
             declared, prompts = prompts, self.work / "prompts.parquet"
             scales = partial(self.schedule.of_rows, prompts_per_step=config.training.prompts_per_step)
             with_reward_scales(declared, prompts, scales)
@@ -112,6 +128,7 @@ class Distillation:
             served,
             self.folder.start,
             asked_of(self.folder),
+            reading and reading.to_json(),
         )
 
     def _train(self, job: TrainingJob, cluster: Cluster) -> None:
@@ -135,7 +152,8 @@ class Distillation:
 
         def on_validation(found: Validated) -> None:
             validated.append(found)
-            say(f"{self.name}: validation after step {found.step}: {found.text()}")
+            follows = next_shares_text(config, found.by_domain) if found.step < job.steps else ""
+            say(f"{self.name}: validation after step {found.step}: {found.text()}{follows}")
 
         done, validated = last_checkpoint(job.checkpoints), read_validations(self.work)
         with bar(f"{self.name} (lambda {self._scales_text()})", job.steps, done) as shown:
@@ -157,10 +175,11 @@ class Distillation:
     def _check_rows(self, job: TrainingJob) -> None:
         from routing.trained_rows import check_trained
 
-        training, planned = self.folder.config.training, self._read.planned
-        check_trained(
-            job.train_file, planned, self._lines(), training.prompts_per_step, training.samples_per_prompt
-        )
+        training, planned, file = self.folder.config.training, self._read.planned, job.train_file
+        if (reading := self._reading) is not None:
+            planned, file = planned_rows(self.folder.config, self.work), self.work / READ_ROWS
+            write_read_rows(reading, self.folder.pool, sum(planned.values()), file)
+        check_trained(file, planned, self._lines(), training.prompts_per_step, training.samples_per_prompt)
 
     def _back_off(self, alarm: Alarm, job: TrainingJob) -> None:
         from trainer.run import last_checkpoint
@@ -181,7 +200,10 @@ class Distillation:
     def _kept_lines(self) -> list[dict[str, float]]:
         """All steps and validations; without the task reward where rows without an answer count 0 in verl's
         mean."""
-        lines = with_validations(self._lines(), read_validations(self.work))
+        lines = self._lines()
+        if self._reading is not None:
+            lines = with_shares(self.folder.config, self.work, lines)
+        lines = with_validations(lines, read_validations(self.work))
         if self._read.all_answered:
             return lines
         return [{key: value for key, value in line.items() if key != "task_reward"} for line in lines]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Counts = Mapping[str, int]
@@ -17,6 +17,26 @@ TRAINING_CAPTION = (
     "A row is a prompt with all its rollouts. Counted by loss: as the loss saw them, in the steps that were "
     "measured; by file: as the training file holds them, which was read to its end."
 )
+
+SHARES_CAPTION = (
+    "Each domain's share of the steps, in proportion to the distance of its validation accuracy (in "
+    "brackets, mean of both decodings) to its optimum, and none below the floor."
+)
+
+
+@dataclass(frozen=True)
+class SharePlan:
+    """The shares of some steps in a row of a training that planned them by its validations."""
+
+    training: str
+    first_step: int
+    last_step: int
+    validation: int | None
+    """Step of the validation that they follow; None for equal shares, before the first one counts."""
+    accuracy: Mapping[str, float]
+    """By domain, what it found."""
+    shares: Mapping[str, float]
+    """By domain; they add up to 1."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,9 @@ class PromptUse:
     prompts: Counts = field(default_factory=dict)
     """Prompts that may be trained on, before a balanced mixing leaves some out."""
     shares: Mapping[str, float] = field(default_factory=dict)
-    """Share of every step."""
+    """Share of every step; of trainings without validations where those plan the shares."""
+    share_range: tuple[float, float] | None = None
+    """Least and largest share where validations plan the shares; else None."""
     dropped: Mapping[str, Counts] = field(default_factory=dict)
     """By reason: prompts that were read and are not trained on."""
     conflicts: Counts = field(default_factory=dict)
@@ -51,6 +73,8 @@ class PromptUse:
     overlaps: Mapping[str, Counts] = field(default_factory=dict)
     """By benchmark: prompts that repeat one of its problems, dropped or trained on."""
     trainings: tuple[TrainingRows, ...] = ()
+    planned_shares: tuple[SharePlan, ...] = ()
+    """By training, in the order of their steps."""
 
 
 def to_json(use: PromptUse) -> dict[str, Any]:
@@ -71,6 +95,8 @@ def to_json(use: PromptUse) -> dict[str, Any]:
             }
             for rows in use.trainings
         },
+        **({"share_range": list(use.share_range)} if use.share_range else {}),
+        **({"planned_shares": [asdict(plan) for plan in use.planned_shares]} if use.planned_shares else {}),
     }
 
 
@@ -81,6 +107,8 @@ def tables(use: PromptUse) -> dict[str, Any]:
         "prompt_caption": PROMPT_CAPTION,
         "training_table": training_table(use),
         "training_caption": TRAINING_CAPTION,
+        "shares_table": shares_table(use),
+        "shares_caption": SHARES_CAPTION,
     }
 
 
@@ -102,6 +130,9 @@ def domain_table(use: PromptUse) -> Table | None:
     columns |= {f"Repeats of {name}": counts for name, counts in use.overlaps.items()}
     domains = dict.fromkeys(name for counts in columns.values() for name in counts)
     shares = {name: f"{share:.1%}" for name, share in use.shares.items()}
+    if use.share_range:
+        least, most = use.share_range
+        shares = dict.fromkeys(shares, f"{least:.1%} to {most:.1%}")
     rows = [
         # what was dropped before it had a domain stands under a name of its own
         [name, shares.get(name, "none" if shares else "not measured")]
@@ -127,3 +158,27 @@ def training_table(use: PromptUse) -> Table | None:
     ]
     heads = ["Training", "Domain", "Rows planned", "Rows trained", "Steps counted", "Counted by"]
     return Table(heads, rows) if rows else None
+
+
+def shares_table(use: PromptUse) -> Table | None:
+    """A row for each training and the steps that follow one of its validations; None where none plans
+    shares."""
+    plans = use.planned_shares
+    if not plans:
+        return None
+    domains = list(plans[0].shares)
+    rows = [
+        [
+            plan.training,
+            f"{plan.first_step} to {plan.last_step}",
+            "none yet" if plan.validation is None else str(plan.validation),
+            *(_share_cell(plan, name) for name in domains),
+        ]
+        for plan in plans
+    ]
+    return Table(["Training", "Steps", "Validation after step", *domains], rows)
+
+
+def _share_cell(plan: SharePlan, domain: str) -> str:
+    accuracy = plan.accuracy.get(domain)
+    return f"{plan.shares[domain]:.1%}" + ("" if accuracy is None else f" ({accuracy:.1%})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from fractions import Fraction
 from math import ceil, floor
 
 import pytest
@@ -14,6 +15,7 @@ from configs.blocks.mixing import Mixing
 from configs.blocks.prompts import Prompts, PromptSource
 from configs.load import load_config
 from configs.reading.shape import blocks
+from routing.gap import GapBudget
 from routing.mix import mix
 from routing.routers.decisions import RoutedPrompt
 from routing.sources.collect import SOURCES, Prompt
@@ -86,6 +88,19 @@ def test_the_worked_example_is_what_the_code_does():
             for name, share in mixed.shares.items()
         ]  # fmt: skip
         assert [row for row in found if row[0] == block] == expected
+
+
+def test_the_table_of_distances_is_what_the_code_does():
+    lines = re.findall(r"^\| (0\.\d, 0\.\d) \| (.*) \| (.*) \| (.*) \| (.*) \|$", TEXT, flags=re.MULTILINE)
+    assert len(lines) == 4
+    for *numbers, shares, with_half in lines:
+        accuracy, optimum, distance = (
+            dict(zip(("math", "code"), map(Fraction, pair.split(", ")), strict=True)) for pair in numbers
+        )
+        assert {name: max(optimum[name] - accuracy[name], 0) for name in optimum} == distance
+        for least, told in (("1/4", shares), ("1/2", with_half)):
+            budget = GapBudget(("math", "code"), Fraction(least), optimum, steps=1, size=8, every=1)
+            assert ", ".join(f"{float(share):.1%}" for share in budget.shares(accuracy).values()) == told
 
 
 def test_it_is_linked():

@@ -115,7 +115,7 @@ def test_every_distillation_is_checked_before_its_model_is_exported(tmp_path, mo
     config = SimpleNamespace(
         training=training, domains=domains, student="s", reference_of=lambda domain: "s",
         starts_from=lambda model: model == "s", reward_scale_of=lambda domain: 1.0,
-        objective=SimpleNamespace(reward_scale_warmup_steps=0),
+        objective=SimpleNamespace(reward_scale_warmup_steps=0), mixing=SimpleNamespace(kind="balanced"),
     )  # fmt: skip
     folder = SimpleNamespace(
         config=config, path=tmp_path, start=tmp_path, prompts_file="p",

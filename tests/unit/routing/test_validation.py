@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from configs.load import load_config
@@ -98,6 +100,16 @@ def test_what_judges_the_student_may_not_choose_it(run, option):
         ("domains.math.validation", "p0 of bench", "choose the student's weights", "overlap.action: drop"),
     )
     assert texts(run(rows("a+b", "b+c"), ON, option, "overlap.action=drop", problems=["b+c"])) == ["a+b"]
+
+
+def test_nor_may_it_decide_what_the_student_is_trained_on(run, tmp_path):
+    """With `mixing: gap` every domain is validated, and the shares follow what it finds."""
+    code = {"kind": "file", "path": str(write_jsonl(tmp_path / "code.valid.jsonl", rows("c+d")))}
+    plans = (ON, "mixing=gap", f"domains.code.validation={json.dumps(code)}")
+    problems = problems_of(run, rows("a+b", "b+c"), *plans, problems=["b+c"])
+    say_each(problems, ("domains.math.validation", "p0 of bench", "mixing: gap", "overlap.action: drop"))
+    dropped = run(rows("a+b", "b+c"), *plans, "overlap.action=drop", problems=["b+c"])
+    assert texts(dropped) == ["a+b", "c+d"]
 
 
 def test_long_prompts_are_refused_or_dropped_as_training_prompts_are(run):

@@ -208,7 +208,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def _job(config, name, teachers, prompts, work, adapters, schedule, served, start, validation):
+def _job(config, name, teachers, prompts, work, adapters, schedule, served, start, validation, gap):
     return SimpleNamespace(
         folder=work, model_path=str(start), validation=validation, train_file=prompts,
         checkpoints=work / "checkpoints", steps=config.training.steps,
