@@ -84,6 +84,7 @@ def merge_job(
         reward_function=REWARD_FUNCTION,
         agent_loop_manager=AGENT_LOOPS[config.scorer.kind],
         chat_template=config.chat_template,
+        chat_templates=config.own_chat_templates(),
         measure_entropy=config.metrics.entropy,
         imports=modules,
         verl_settings=config.verl_settings(),
@@ -105,7 +106,8 @@ def write_rows(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path) ->
     weights = {name: config.loss_weight_of(name) for name in config.domains}
     domains = [row.domain for row in rows]
     scales = LambdaSchedule.of(config).of_rows(domains, config.training.prompts_per_step)
-    write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config))
+    modes = config.prompt_modes()
+    write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config), modes=modes)
 
 
 def scorer_dtype(config: MergeConfig) -> str:

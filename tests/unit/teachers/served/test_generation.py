@@ -28,6 +28,7 @@ def answers(server: FakeServer, **changes) -> tuple[dict, list[int]]:
     )
     done: list[int] = []
     how = {"mode": "sampled", "n": 2, "temperature": 0.7, "seed": 5, "max_tokens": 20, "max_model_len": 160}
+    how |= {"chat_template": {}}
     return model.generate(PROBLEMS, **how | changes, on_progress=done.append), done
 
 
