@@ -46,7 +46,9 @@ def test_of_a_text_that_no_model_reads_only_the_beginning_is_counted(tmp_path, m
     student = write_model(tmp_path / "student", template=TEMPLATE)
     assert longest_prompts([routed("1" * 3000)], student, MODES)["math"][0] == 50
     assert [tokens for tokens, _ in prompts_above([routed("1" * 3000)], student, MODES, 40)] == [50]
-    assert longest_prompts([routed("1" * 9)], student, MODES)["math"][0] == 10  # with the template's line break
+    assert (
+        longest_prompts([routed("1" * 9)], student, MODES)["math"][0] == 10
+    )  # with the template's line break
 
 
 def test_long_texts_are_not_all_read_at_once(tmp_path, monkeypatch):
