@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
@@ -11,14 +13,18 @@ from eval.records import Completion
 from merging.baselines import sft
 from merging.checks.prompts import modes as check_modes
 from merging.exopd.job import merge_job
+from merging.expert_kinds.built import BuiltExpert
 from merging.training import probe as probe_module
 from merging.training.agreement import prompt_signals
 from merging.training.start_distance import measure_start
 from routing.routers.agreement_file import decisions_key
 from routing.sources.collect import Prompt
 from teachers.build import ExpertOrder, expert_job
+from teachers.evaluation import settings
 from teachers.models.fingerprint import fingerprint
+from teachers.registry.local import Registry
 from teachers.registry.records import expert_id
+from tests.helpers.expert_orders import store_expert
 from tests.helpers.messages import problems_of, refuses, says
 from tests.helpers.mode_template import TEMPLATE, WITHOUT_SYSTEM
 from tests.helpers.opened_runs import OpenedRun, open_run
@@ -204,6 +210,26 @@ def test_the_agreement_router_scores_each_domains_answers_in_its_mode(opened, mo
     assert changed.keys() == usual.keys()
 
 
+def test_an_expert_of_the_registry_from_another_mode_is_noted(opened, tmp_path):
+    thinks = "domains.math.chat_template={think: true}"
+    built = opened(f"domains.math.expert{RL}", thinks)
+    record = store_expert(Registry(tmp_path / "home"), orders(built)["math"].identity())
+
+    def noted(*overrides):
+        """Notes of a run that has this expert."""
+        return replace(opened(*overrides).found, records={"math": record}).notes
+
+    says(" ".join(noted()), record.id, "trained with chat_template {think: true}", "no mode of its own")
+    assert not any("trained with" in note for note in noted(thinks))
+
+
+def test_scores_of_experts_are_kept_with_their_mode(opened):
+    config = opened(*MODES).folder.config
+    assert settings(config, "math")["chat_template"] == {"think": True}
+    assert settings(config, "code")["system_prompt"] == "Py."
+    assert "system_prompt" not in settings(config, "math")
+
+
 # --------------------------------------------------------------------------------------- identities
 
 
@@ -211,7 +237,8 @@ RL = "={kind: rl, steps: 1, prompts_per_step: 2, samples_per_prompt: 2}"
 
 
 def orders(run: OpenedRun) -> dict[str, ExpertOrder]:
-    return {name: expert.order() for name, expert in run.found.experts(run.folder.config).items()}
+    experts = run.found.experts(run.folder.config).items()
+    return {name: expert.order() for name, expert in experts if isinstance(expert, BuiltExpert)}
 
 
 def test_an_experts_id_depends_on_its_own_mode_alone(opened, tmp_path):
