@@ -101,8 +101,7 @@ def reads(
 
 def says(tokenizer: PreTrainedTokenizerBase, asked: Messages, mode: PromptMode) -> bool:
     """Whether the system message of the mode is in the text of this prompt; raises TemplateError."""
-    with_it, without = (rendered(tokenizer, asked, one) for one in (mode, replace(mode, system_prompt=None)))
-    return with_it != without
+    return _differs(tokenizer, asked, replace(mode, system_prompt=None), rendered(tokenizer, asked, mode))
 
 
 def _another(value: bool | int | float | str) -> bool | int | float | str:

@@ -79,9 +79,7 @@ class _Modes:
             for argument, value in self.config.domains[name].chat_template.items():
                 if not self._reads(name, argument):
                     yield self._unread(f"domains.{name}.chat_template.{argument}", argument, value)
-            if self.modes[name].has_system and not says(
-                self.tokenizer, self.asked[name][0], self.modes[name]
-            ):
+            if self.modes[name].has_system and not self._says(name):
                 yield (
                     f"domains.{name}.system_prompt: {self.template} leaves system messages out, so it would "
                     "do nothing; leave it out"
@@ -113,6 +111,12 @@ class _Modes:
         try:
             return reads(self.tokenizer, self.asked[name], self.modes[name], argument)
         except TemplateError:  # a prompt that it refuses is named where lengths are measured
+            return True
+
+    def _says(self, name: str) -> bool:
+        try:
+            return says(self.tokenizer, self.asked[name][0], self.modes[name])
+        except TemplateError:  # as above
             return True
 
     def _unread(self, place: str, argument: str, value: object) -> str:

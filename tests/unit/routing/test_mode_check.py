@@ -80,6 +80,14 @@ def test_a_template_that_leaves_system_messages_out_is_told(refused):
     says(problem, "domains.math.system_prompt", "leaves system messages out")
 
 
+def test_a_template_that_refuses_every_plain_prompt_is_no_matter_of_the_modes(refused):
+    """Where lengths are measured the prompt is named; one that wants a system message gets it."""
+    wants = "{{ messages[1]['content'] if messages[1] is defined else raise_exception('no system') }}"
+    assert refused("domains.math.system_prompt=Be short.", template=wants) == []
+    never = "{{ raise_exception('no') }}"
+    assert refused("domains.math.system_prompt=Be short.", "chat_template={a: 1}", template=never) == []
+
+
 def test_an_argument_that_the_template_refuses_is_told(refused):
     template = "{% if level == 4 %}{{ raise_exception('at most 3') }}{% endif %}{{ level }}: 1+1"
     assert refused("domains.math.chat_template={level: 2}", template=template) == []
