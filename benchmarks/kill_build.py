@@ -244,7 +244,7 @@ def _accuracies(
         config.hardware,
         options.out / "samples" / records[0].id,
         lambda *progress: None,
-        chat_template=config.chat_template,
+        modes=config.prompt_modes(),
     )
     found = []
     for name in names:

@@ -34,6 +34,7 @@ from configs.blocks.routing import LabelRouting, Routing
 from configs.blocks.strict import Name, PositiveInt, Seed, Strict, Url
 from configs.declared_baselines import DeclaredBaselines
 from configs.polish import Polish
+from configs.prompt_mode import DeclaredMode, PromptMode, TemplateArguments
 from configs.scorer import Scorer
 from configs.served import REFERENCE, Endpoint, served_place
 from configs.training import Metrics, ModelStart, StudentStart, Training
@@ -43,8 +44,8 @@ RESERVED_NAMES = ("student", REFERENCE)
 """Names that models of other roles have where domains name the teachers."""
 
 
-class Domain(Strict):
-    """One domain: its expert, its prompts, how answers are judged, where it is benchmarked."""
+class Domain(DeclaredMode):
+    """One domain: its expert, its prompts, how it is asked and judged, where it is benchmarked."""
 
     expert: Expert
     """Who teaches this domain."""
@@ -91,8 +92,9 @@ class MergeConfig(Strict, DeclaredBaselines):
     """The domains by name, one teacher each."""
     prompts: Prompts | None = None
     """Prompts of several domains in one source, each labelled (see `routing`)."""
-    chat_template: dict[str, bool | int | float | str] = Field(default={})
-    """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3."""
+    chat_template: TemplateArguments = Field(default={})
+    """Arguments of the student's chat template, such as `{enable_thinking: false}` for Qwen3; a domain may
+    lay its own over them. An argument that the template does not read is refused."""
     routing: Routing = LabelRouting()
     """How a prompt finds its teacher, by name or as a block."""
     mixing: Mixing = BALANCED
@@ -305,6 +307,21 @@ class MergeConfig(Strict, DeclaredBaselines):
     def validated(self) -> list[str]:
         """The domains with validation prompts."""
         return [name for name, domain in self.domains.items() if domain.validation is not None]
+
+    def prompt_modes(self) -> dict[str, PromptMode]:
+        """How prompts of each domain are put to every model."""
+        return {
+            name: PromptMode({**self.chat_template, **domain.chat_template}, domain.system_prompt)
+            for name, domain in self.domains.items()
+        }
+
+    def own_chat_templates(self) -> dict[str, TemplateArguments]:
+        """All arguments of the chat template, of each domain that lays its own over the shared ones."""
+        return {
+            name: {**self.chat_template, **domain.chat_template}
+            for name, domain in self.domains.items()
+            if domain.chat_template
+        }
 
     def reference_of(self, domain: str) -> str:
         """The model whose log-probability B is for this domain's prompts."""

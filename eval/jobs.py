@@ -19,6 +19,7 @@ from common.errors import ConfigError
 from common.files import write_json
 from common.reading import read_json
 from configs.blocks.benchmarks import Benchmark
+from configs.prompt_mode import PLAIN, PromptMode
 from configs.schema import Evaluation, Hardware
 from eval.benchmarks import BenchmarkTask, open_benchmark
 from eval.generation.model_folders import context_length, evaluated_model, model_digest
@@ -57,9 +58,10 @@ class Served(Protocol):
         seed: int,
         max_tokens: int,
         max_model_len: int,
+        chat_template: Mapping[str, Any],
         on_progress: Callable[[int], None],
     ) -> dict[str, list[Completion]]:
-        """As `Generator.generate`."""
+        """As `Generator.generate`, with these arguments of the chat template."""
         ...
 
 
@@ -90,6 +92,9 @@ class Job:
     folder: Path | None
     """The model's; None for one that is served."""
     task: BenchmarkTask
+    """Its problems are as the model is asked them, system message included."""
+    chat_template: Mapping[str, Any]
+    """Arguments of the chat template."""
     generation_key: str
     grading_key: str
     settings: Evaluation
@@ -110,26 +115,37 @@ def all_jobs(
     max_tokens: int,
     hardware: Hardware,
     samples_dir: Path,
-    chat_template: Mapping[str, Any] | None = None,
+    modes: Mapping[str, PromptMode] | None = None,
     cache_dir: Path | None = None,
 ) -> list[Job]:
-    """Every model on every benchmark that it is asked; raises ConfigError for a model or a benchmark that is
-    not there."""
+    """Every model on every benchmark that it is asked, in the mode of the benchmark's domain (`modes`, by
+    default plain).
+
+    Raises ConfigError for a model or a benchmark that is not there.
+    """
     assert len({model.name for model in models}) == len(models), "model names must be unique"
-    tasks = [(domain, open_benchmark(config), _asked(config, settings)) for domain, config in benchmarks]
+    mode_of = {domain: PLAIN if modes is None else modes[domain] for domain, _ in benchmarks}
+    tasks = [
+        (domain, open_benchmark(config).asked_in(mode_of[domain]), _asked(config, settings))
+        for domain, config in benchmarks
+    ]
     folders = [None if model.served else evaluated_model(str(model.path)) for model in models]
     known = [_context(model, folder) for model, folder in zip(models, folders, strict=True)]
     contexts = [context for context in known if context is not None]
     shortest_context = min(contexts, default=None)
 
-    def job(model: ModelUnderTest, folder: Path | None, task: BenchmarkTask, asked: Evaluation) -> Job:
+    def job(
+        model: ModelUnderTest, folder: Path | None, task: BenchmarkTask, mode: PromptMode, asked: Evaluation
+    ) -> Job:
         longest = _longest_sequence(task, max_tokens)
         limit = None if shortest_context is None or shortest_context >= longest else shortest_context
         benchmark = [task.name, task.digest]
         answers = {
             "model": _digest(model, folder),
             "benchmark": benchmark,
-            "chat_template": dict(chat_template or {}),
+            "chat_template": dict(mode.chat_template),
+            # only where there is one: other samples keep their keys
+            **({"system_prompt": mode.system_prompt} if mode.has_system else {}),
             "sampling": [asked.greedy, asked.samples_per_problem, asked.temperature, asked.seed],
             "max_tokens": max_tokens,
             "context": limit,
@@ -147,11 +163,13 @@ def all_jobs(
         places = [Path(samples_dir) / model.name / f"{task.name}.jsonl"]
         places += [] if cache_dir is None else [Path(cache_dir) / f"{key}.jsonl"]
         longest = longest if limit is None else limit
-        return Job(model, folder, task, key, json_sha256(verdicts), asked, longest, tuple(places))
+        return Job(
+            model, folder, task, mode.chat_template, key, json_sha256(verdicts), asked, longest, tuple(places)
+        )
 
     pairs = zip(models, folders, strict=True)
     return [
-        job(model, folder, task, asked)
+        job(model, folder, task, mode_of[domain], asked)
         for model, folder in pairs
         for domain, task, asked in tasks
         if model.is_asked(domain)

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from configs.blocks.benchmarks import Benchmark
+from configs.prompt_mode import PromptMode
 from configs.schema import Evaluation, Hardware
 from eval.generation.generate import Generator, placed_on
 from eval.jobs import Job, ModelUnderTest, all_jobs, find_samples, store_samples, there
@@ -35,7 +35,7 @@ def evaluate(
     samples_dir: Path,
     on_progress: Progress,
     cache_dir: Path | None = None,
-    chat_template: Mapping[str, Any] | None = None,
+    modes: Mapping[str, PromptMode] | None = None,
     make_generator: Callable[..., Generator] = Generator,
 ) -> dict[tuple[str, str], list[Sample]]:
     """Samples of every (model name, benchmark name), in the order of the arguments.
@@ -47,20 +47,19 @@ def evaluate(
 
     on_progress: called in this thread with model, benchmark, answers so far and answers wanted.
     cache_dir: samples shared between runs, by key; None shares nothing.
-    chat_template: arguments of the models' chat templates.
+    modes: how the problems of each domain are asked; None asks them as they stand.
     make_generator: what to construct in place of `Generator`, with its arguments.
 
     Raises ConfigError for a model that cannot be evaluated or a benchmark that cannot be opened, and
     RuntimeError if generation fails; what was answered by then is kept.
     """
-    jobs = all_jobs(models, benchmarks, settings, max_tokens, hardware, samples_dir, chat_template, cache_dir)
+    jobs = all_jobs(models, benchmarks, settings, max_tokens, hardware, samples_dir, modes, cache_dir)
     results: dict[tuple[str, str], Future[list[Sample]] | list[Sample]] = {}
     with _one_thread() as grader:
         with make_generator(
             **placed_on(hardware),
             max_model_len=max((job.longest for job in jobs), default=max_tokens),
             log_path=Path(samples_dir) / "generation.log",
-            chat_template=dict(chat_template or {}),
         ) as generator:
             for job in jobs:
                 results[job.id] = _run(job, generator, grader, max_tokens, on_progress)
@@ -132,8 +131,11 @@ def _generate(
     problems, settings = job.task.problems, job.settings
     served = job.model.served
     if served is not None:
-        answer: Callable[..., Answers] = partial(served.generate, max_model_len=job.longest)
+        answer: Callable[..., Answers] = partial(
+            served.generate, max_model_len=job.longest, chat_template=job.chat_template
+        )
     else:
+        generator.chat_template = job.chat_template  # of the requests that follow
         answer = partial(generator.generate, there(job.folder))
     ask = partial(
         answer,

@@ -61,4 +61,5 @@ def _record_scores(folder: RunFolder, teacher: Teacher, samples: Mapping) -> Non
     found = scores(own, base, config.evaluation.seed)
     if record.base_sha256 != fingerprint(config.student).weights_sha256:
         found = without_base(found)  # the run's base is not what this expert was made from
-    registry.update(replace(record, evaluation=found, evaluation_settings=settings(config)))
+    how = settings(config, teacher.domain)
+    registry.update(replace(record, evaluation=found, evaluation_settings=how))

@@ -256,7 +256,7 @@ def _evaluation(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
         "max_tokens": config.evaluation_tokens(),
         "hardware": config.hardware,
         "samples_dir": folder.samples,
-        "chat_template": config.chat_template,
+        "modes": config.prompt_modes(),
     }
 
 

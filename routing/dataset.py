@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import new_file
 from configs.blocks.rewards import Reward, row_text
+from configs.prompt_mode import PLAIN, PromptMode
 from routing.routers.decisions import RoutedPrompt
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ def write_parquet(
     loss_weights: Mapping[str, float] | None = None,
     split: str = "train",
     columns: Mapping[str, Mapping[str, float]] | None = None,
+    modes: Mapping[str, PromptMode] | None = None,
 ) -> Path:
     """Write the rows in order, in verl's format; the file appears whole or not at all.
 
-    Columns: `data_source` and `ability` (domain), `prompt` (chat messages), `reward_model` (`style`
-    "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row from 0, prompt `id`,
-    `domain`, `reward` name, or a block's settings as JSON text, `split`), `teacher` (domain),
-    `reward_scale` (lambda, float64) and `loss_weight` (float64). `reward_scales` holds an entry for every
-    row, `rewards` and `loss_weights` (by default 1) for every domain of the rows. `columns` are further ones
-    (float64), by name, with the value of every domain.
+    Columns: `data_source` and `ability` (domain), `prompt` (chat messages, the domain's system message among
+    them), `reward_model` (`style` "rule", `ground_truth` the answer as JSON text), `extra_info` (`index` row
+    from 0, prompt `id`, `domain`, `reward` name, or a block's settings as JSON text, `split`), `teacher`
+    (domain), `reward_scale` (lambda, float64) and `loss_weight` (float64). `reward_scales` holds an entry for
+    every row, `rewards`, `loss_weights` (by default 1) and `modes` (by default plain) for every domain of the
+    rows. `columns` are further ones (float64), by name, with the value of every domain.
     """
     import pyarrow
 
@@ -40,6 +42,7 @@ def write_parquet(
     said = {domain: row_text(reward) for domain, reward in rewards.items()}
     records = [
         {**_record(i, row, said[row.domain], split), "reward_scale": float(scale),
+         "prompt": list((PLAIN if modes is None else modes[row.domain]).messages(row.prompt.messages)),
          "loss_weight": float(weights.get(row.domain, 1.0)),
          **{name: values[row.domain] for name, values in further.items()}}
         for i, (row, scale) in enumerate(zip(rows, reward_scales, strict=True))
@@ -60,7 +63,6 @@ def write_whole(table: pyarrow.Table, path: Path) -> Path:
 def _record(index: int, row: RoutedPrompt, reward: str, split: str) -> dict[str, Any]:
     return {
         "data_source": row.domain,
-        "prompt": list(row.prompt.messages),
         "ability": row.domain,
         "reward_model": {"style": "rule", "ground_truth": json.dumps(row.prompt.answer, ensure_ascii=False)},
         "extra_info": {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
+from configs.prompt_mode import PromptMode
+from routing.chat_text import TemplateError, load_tokenizer, only_errors, rendered
 from routing.mix import by_domain
 from routing.routers.decisions import RoutedPrompt
 
@@ -24,44 +25,50 @@ and little enough to render for every prompt."""
 EXTRA_TOKENS = 8
 """Tokens that a tokenizer may add to a text's bytes (a prefix space); one token holds at least a byte."""
 
+Modes = Mapping[str, Sequence[PromptMode]]
+"""By domain, the modes in which prompts may be asked: several where their domain is not known yet."""
+
 
 def longest_prompts(
-    routed: Sequence[RoutedPrompt], student: Path, template: Mapping[str, Any]
+    routed: Sequence[RoutedPrompt], student: Path, modes: Modes
 ) -> dict[str, tuple[int, RoutedPrompt]]:
-    """Each domain's longest prompt and its number of tokens, chat template and generation prompt included.
+    """Each domain's longest prompt and its number of tokens: chat template, system message and generation
+    prompt included, and in the longest of several modes.
 
     Texts are read in order of falling length in bytes, and only as long as a longer one can still come.
     Raises ConfigError if the tokenizer cannot be loaded or the template refuses a prompt.
     """
     if not routed:
         return {}
-    with _only_errors():
-        tokenizer = _load(student)
+    with only_errors():
+        tokenizer = load_tokenizer(student)
         return {
-            name: _longest(items, tokenizer, student, template) for name, items in by_domain(routed).items()
+            name: _longest(items, tokenizer, student, modes[name])
+            for name, items in by_domain(routed).items()
         }
 
 
 def prompts_above(
-    routed: Sequence[RoutedPrompt], student: Path, template: Mapping[str, Any], limit: int
+    routed: Sequence[RoutedPrompt], student: Path, modes: Modes, limit: int
 ) -> Iterator[tuple[int, RoutedPrompt]]:
-    """The prompts with more tokens than `limit`, each with its number of tokens, in order."""
-    with _only_errors():
-        tokenizer = _load(student)
+    """The prompts with more tokens than `limit` in any mode, each with its most tokens, in order."""
+    with only_errors():
+        tokenizer = load_tokenizer(student)
         for item in routed:
-            text = _rendered(item, tokenizer, student, template)
-            if _size(text) + EXTRA_TOKENS > limit:
-                tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-                if tokens > limit:
-                    yield tokens, item
+            texts = (_rendered(item, tokenizer, student, mode) for mode in modes[item.domain])
+            long = [text for text in texts if _size(text) + EXTRA_TOKENS > limit]
+            tokens = max((len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in long), default=0)
+            if tokens > limit:
+                yield tokens, item
 
 
 def _longest(
-    items: list[RoutedPrompt], tokenizer: PreTrainedTokenizerBase, student: Path, template: Mapping[str, Any]
+    items: list[RoutedPrompt], tokenizer: PreTrainedTokenizerBase, student: Path, modes: Sequence[PromptMode]
 ) -> tuple[int, RoutedPrompt]:
-    texts = [_rendered(item, tokenizer, student, template) for item in items]
+    asked = [item for item in items for _ in modes]
+    texts = [_rendered(item, tokenizer, student, mode) for item in items for mode in modes]
     sizes = [_size(text) for text in texts]
-    order = sorted(range(len(items)), key=lambda position: -sizes[position])
+    order = sorted(range(len(asked)), key=lambda position: -sizes[position])
     found = (-1, items[0])
     for batch in _batches(order, sizes):
         if sizes[batch[0]] + EXTRA_TOKENS <= found[0]:
@@ -69,7 +76,7 @@ def _longest(
         encoded = tokenizer([texts[position] for position in batch], add_special_tokens=False)["input_ids"]
         for position, ids in zip(batch, encoded, strict=True):
             if len(ids) > found[0]:
-                found = (len(ids), items[position])
+                found = (len(ids), asked[position])
     return found
 
 
@@ -91,49 +98,17 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8"))
 
 
-def _rendered(
-    item: RoutedPrompt, tokenizer: PreTrainedTokenizerBase, student: Path, template: Mapping[str, Any]
-) -> str:
+def _rendered(item: RoutedPrompt, tokenizer: PreTrainedTokenizerBase, student: Path, mode: PromptMode) -> str:
     try:
-        text = tokenizer.apply_chat_template(
-            list(item.prompt.messages), add_generation_prompt=True, tokenize=False, **template
-        )
-        assert isinstance(text, str), "it was not asked for tokens"
-    except Exception as error:  # a template is a program, which fails in any way
-        told = " ".join(str(error).split())[:300] or type(error).__name__
+        text = rendered(tokenizer, item.prompt.messages, mode)
+    except TemplateError as error:
         raise ConfigError(
-            f"{item.prompt.where}: the student's chat template ({student}) refuses the prompt: {told}"
+            f"{item.prompt.where}: the student's chat template ({student}) refuses the prompt: {error}"
         ) from None
-    own = sum(len(message["content"]) for message in item.prompt.messages)
+    own = sum(len(message["content"]) for message in mode.messages(item.prompt.messages))
     if len(text) - own > LARGEST_ADDED:
         raise ConfigError(
             f"{item.prompt.where}: the student's chat template ({student}) makes {len(text):,} characters of "
             f"a prompt of {own:,}; it may add at most {LARGEST_ADDED:,}"
         )
     return text[:LARGEST_TEXT]
-
-
-def _load(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer; where tokenizer.json says all, by the class that loads without torch (4 s less)."""
-    try:
-        if (folder / "tokenizer.json").is_file():
-            from transformers import PreTrainedTokenizerFast as Tokenizer
-        else:
-            from transformers import AutoTokenizer as Tokenizer
-        return Tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises errors of many kinds for a broken folder
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise ConfigError(f"student ({folder}): transformers cannot load its tokenizer: {cause}") from None
-
-
-@contextmanager
-def _only_errors() -> Iterator[None]:
-    """No warnings of transformers: the generic tokenizer class and long texts are meant."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

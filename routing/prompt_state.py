@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from common.errors import ConfigError
 from configs.blocks.prompts import OverlapCheck
+from configs.prompt_mode import distinct
 from configs.schema import MergeConfig
 from routing.kept import BenchmarkProblem, Dropped, Repeat, repeat_sentences
-from routing.lengths import longest_prompts, prompts_above
+from routing.lengths import Modes, longest_prompts, prompts_above
 from routing.overlap import check
 from routing.routers.agreement_file import decisions_key, read_decisions
 from routing.routers.decisions import UNROUTED, Decisions, Routed, RoutedPrompt
@@ -41,7 +42,7 @@ class PromptState:
     overlaps: tuple[Repeat, ...] = ()
     """Prompts that repeat a problem of a benchmark, trained on or dropped."""
     longest_prompt: Mapping[str, int] = field(default_factory=dict)
-    """Tokens of the longest prompt of each domain, chat template included."""
+    """Tokens of the longest prompt of each domain, chat template and system prompt included."""
     router: Mapping[str, Any] | None = None
     """What the router measured of itself, see `routing.routers.decisions.Decisions`."""
 
@@ -134,8 +135,8 @@ class PromptState:
 
     def without_long(self, student: Path, config: MergeConfig) -> Self:
         """Without prompts above the length limit, as `training.too_long` says."""
-        limit, template = config.training.max_prompt_tokens, config.chat_template
-        longest = longest_prompts(self.left, student, template)
+        limit, modes = config.training.max_prompt_tokens, modes_asked(config)
+        longest = longest_prompts(self.left, student, modes)
         over = {domain: found for domain, found in longest.items() if found[0] > limit}
         above = f"above training.max_prompt_tokens = {limit}"
         if over and config.training.too_long == "refuse":
@@ -148,9 +149,9 @@ class PromptState:
             )
         short = self._without(
             Dropped(item.prompt, item.domain, "too long", f"{tokens} tokens with the chat template, {above}")
-            for tokens, item in (prompts_above(self.left, student, template, limit) if over else ())
+            for tokens, item in (prompts_above(self.left, student, modes, limit) if over else ())
         )
-        longest = longest_prompts(short.left, student, template) if over else longest
+        longest = longest_prompts(short.left, student, modes) if over else longest
         return replace(short, longest_prompt={domain: tokens for domain, (tokens, _) in longest.items()})
 
     def decided(self, decisions: Decisions, config: MergeConfig) -> Self:
@@ -173,6 +174,32 @@ class PromptState:
         left = tuple(item for item in self.left if id(item.prompt) not in ids)
         overlaps = tuple(item for item in self.overlaps if id(item.overlap.prompt) not in ids)
         return replace(self, left=left, dropped=(*self.dropped, *gone), overlaps=overlaps, **changes)
+
+
+def modes_asked(config: MergeConfig) -> Modes:
+    """In which mode each domain's prompts are asked; those that are undecided, in that of any domain."""
+    modes = config.prompt_modes()
+    return {**{name: [mode] for name, mode in modes.items()}, UNDECIDED: distinct(modes)}
+
+
+def check_system_prompts(config: MergeConfig, prompts: Iterable[RoutedPrompt]) -> None:
+    """Raises ConfigError, one message a domain, for prompts with a system message of their own in a domain
+    that has one (`domains.<name>.system_prompt`): which of them counts, nobody said."""
+    modes = config.prompt_modes()
+    clashing: dict[str, list[RoutedPrompt]] = {}
+    for item in prompts:
+        able = modes if item.domain == UNDECIDED else [item.domain]
+        if (
+            owner := next((name for name in able if not modes[name].takes(item.prompt.messages)), None)
+        ) is not None:
+            clashing.setdefault(owner, []).append(item)
+    problems = [
+        f"{items[0].prompt.where}: the prompt has a system message already, and domains.{name}.system_prompt "
+        f"would be a second one ({len(items)} such prompts); leave one of them out"
+        for name, items in clashing.items()
+    ]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _unrouted(routing: Routed) -> Iterator[Dropped]:

@@ -15,6 +15,7 @@ from routing.judged import can_be_judged
 from routing.kept import BenchmarkProblem
 from routing.lengths import prompts_above
 from routing.overlap import check as overlapping
+from routing.prompt_state import check_system_prompts, modes_asked
 from routing.routers.by_label import labelled_domain
 from routing.routers.decisions import RoutedPrompt
 from routing.sources.collect import Prompt, load_prompts
@@ -28,6 +29,7 @@ def declared_prompts(config: MergeConfig, domain: str) -> list[Prompt] | None:
     prompts = load_prompts(source, domain, label_field=config.routing.field)
     for prompt in prompts:
         labelled_domain(prompt, config.routing.field, list(config.domains), "validation")
+    check_system_prompts(config, (RoutedPrompt(prompt, domain, "validation") for prompt in prompts))
     return prompts
 
 
@@ -125,8 +127,8 @@ class _Kept:
     def short(self, student: Path) -> None:
         """Without those above the length limit, as `training.too_long` says."""
         training = self.config.training
-        limit, template = training.max_prompt_tokens, self.config.chat_template
-        long = list(prompts_above(self.left, student, template, limit))
+        limit, modes = training.max_prompt_tokens, modes_asked(self.config)
+        long = list(prompts_above(self.left, student, modes, limit))
         if long and training.too_long == "refuse":
             tokens, item = max(long, key=lambda pair: pair[0])
             raise ConfigError(

@@ -88,6 +88,9 @@ class ExpertOrder:
             recipe |= {"lora_rank": self.lora.rank, "lora_alpha": self.lora.alpha}
         # in the identity only where they are set: other experts keep their ids
         further: dict[str, Any] = {}
+        mode = self.config.prompt_modes()[self.domain]
+        if mode.has_system:
+            further["system_prompt"] = mode.system_prompt
         if settings := weight_settings(self.verl_settings):
             further["verl"] = settings
         if (quantization := self.config.hardware.rollout_quantization) != "none":
@@ -100,7 +103,7 @@ class ExpertOrder:
             "recipe": recipe,
             "reward": reward_identity(self.config.domains[self.domain].reward),
             "prompts": _digest([[p.prompt.messages, p.prompt.answer] for p in self.prompts]),
-            "chat_template_arguments": self.config.chat_template,
+            "chat_template_arguments": dict(mode.chat_template),
             "max_prompt_tokens": self.config.training.max_prompt_tokens,
             "max_response_tokens": self.response_tokens,
         }
@@ -162,12 +165,13 @@ def expert_job(order: ExpertOrder, folder: Path) -> TrainingJob:
 
 
 def write_judged_rows(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path) -> Path:
-    """Writes scheduled rows, each with the reward of its domain; returns `path`."""
+    """Writes scheduled rows, each with the system message and the reward of its domain; returns `path`."""
     return write_parquet(
         rows,
         path,
         rewards={name: domain.reward for name, domain in config.domains.items()},
         reward_scales=[1.0] * len(rows),
+        modes=config.prompt_modes(),
     )
 
 
@@ -181,6 +185,7 @@ def grpo_job(config: MergeConfig, train_file: Path, folder: Path, **recipe: Any)
         folder=folder,
         hardware=config.hardware,
         chat_template=config.chat_template,
+        chat_templates=config.own_chat_templates(),
         reward_function=("teachers.rewards", "compute_score"),
         measure_entropy=config.metrics.entropy,
         **recipe,

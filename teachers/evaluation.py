@@ -54,15 +54,16 @@ def _paired(ours: Sequence[Sample], theirs: Sequence[Sample], seed: int) -> dict
     }
 
 
-def settings(config: MergeConfig) -> dict[str, Any]:
-    """What the scores depend on besides model and benchmark."""
-    own = config.evaluation
+def settings(config: MergeConfig, domain: str) -> dict[str, Any]:
+    """What the scores on a domain's benchmarks depend on besides model and benchmark."""
+    own, mode = config.evaluation, config.prompt_modes()[domain]
     return {
         "samples_per_problem": own.samples_per_problem,
         "temperature": own.temperature,
         "seed": own.seed,
         "max_response_tokens": config.evaluation_tokens(),
-        "chat_template": dict(config.chat_template),
+        "chat_template": dict(mode.chat_template),
+        **({"system_prompt": mode.system_prompt} if mode.has_system else {}),
     }
 
 

@@ -12,6 +12,7 @@ from common.errors import ConfigError, RunFailed
 from common.files import new_folder, write_json
 from common.models import resolve_model
 from configs.schema import MergeConfig
+from routing.mode_check import refused_modes
 from teachers import evaluation
 from teachers.models import adapters
 from teachers.models import fingerprint as fp
@@ -74,7 +75,7 @@ def import_expert(
         work.rmdir()
     assert record is not None
     if record.evaluation is None and measured is not None:
-        settings = evaluation.settings(order.config)
+        settings = evaluation.settings(order.config, order.domain)
         record = replace(record, evaluation=measured, evaluation_settings=settings)
         registry.update(record)
     return registry.fetch(record)
@@ -93,6 +94,8 @@ def _candidate(order: ImportOrder) -> _Candidate:
             "--no-evaluation"
         )
     student = fp.fingerprint(config.student)
+    if order.evaluate and (refused := refused_modes(config, Path(student.path))):
+        raise ConfigError(*refused)
     folder = resolve_model(order.source).resolve()
     if adapters.is_adapter(folder):
         if order.base is not None:
@@ -160,7 +163,7 @@ def _evaluate(
             registry.root / "imports" / id,
             on_progress,
             cache_dir=registry.root / "samples",
-            chat_template=config.chat_template,
+            modes=config.prompt_modes(),
             **how,
         )
     except RuntimeError as error:
@@ -218,7 +221,7 @@ def _store(
             parent=registry.parent_of(candidate.base.weights_sha256),
             fingerprint=candidate.facts,
             evaluation=measured,
-            evaluation_settings=None if measured is None else evaluation.settings(order.config),
+            evaluation_settings=None if measured is None else evaluation.settings(order.config, order.domain),
             distance=distance,
             size_bytes=expert_files.size(folder),
             files=expert_files.digests(folder),

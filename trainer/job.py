@@ -58,7 +58,9 @@ class TrainingJob:
     loss_aggregation: str = "token-mean"
     agent_loop_manager: str = "trainer.within.agent_loop.LoudAgentLoopManager"
     chat_template: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the chat template."""
+    """Arguments of the chat template, of rows whose domain has none of its own."""
+    chat_templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """All arguments by domain, of the domains that have their own; `data_source` is a row's domain."""
     measure_entropy: bool = True
     """Whether the pass before the update measures the entropy of the next token."""
     imports: tuple[str, ...] = ()

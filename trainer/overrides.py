@@ -16,6 +16,7 @@ from trainer.engine.attention import attention_of
 from trainer.engine.names import EXTERNAL_LIB, WITHOUT_OLD_ENTROPY
 from trainer.job import Lora, TrainingJob
 from trainer.settings.defaults import PPO, default_config
+from trainer.settings.owned import CHAT_TEMPLATES
 from trainer.tracking import PROJECT
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ def _training(job: TrainingJob, metrics_name: str) -> dict[str, Any]:
         "data.dataloader_num_workers": 0,  # so that a resumed run reads on exactly where it stopped
         "data.seed": job.seed,
         "data.apply_chat_template_kwargs": dict(job.chat_template),
+        **(
+            {CHAT_TEMPLATES: {k: dict(v) for k, v in job.chat_templates.items()}}
+            if job.chat_templates
+            else {}
+        ),
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
         "critic.enable": False,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from common.files import expanded
 from common.reading import json_rows
+from configs.prompt_mode import PromptMode
 from eval.records import Completion, Grade, Problem
 
 HALF = re.compile("[\ud800-\udfff]")
@@ -35,6 +36,22 @@ class BenchmarkTask:
     """An answer that should pass, as a model would write it; None if there is none."""
     program: Callable[[Problem, Completion], str] | None = field(default=None, repr=False)
     """The complete program that EvalPlus's checker runs for a finished answer; None if it judges none."""
+
+    def asked_in(self, mode: PromptMode) -> BenchmarkTask:
+        """The same problems with the system message of their domain; the digest stays that of the benchmark.
+
+        Raises ConfigError for a problem that has a system message already.
+        """
+        if not mode.has_system:
+            return self
+        own = next((problem for problem in self.problems if not mode.takes(problem.messages)), None)
+        if own is not None:
+            raise ConfigError(
+                f"benchmark {self.name}: problem {own.id!r} has a system message already, and its domain's "
+                "system_prompt would be a second one; leave one of them out"
+            )
+        problems = [replace(problem, messages=mode.messages(problem.messages)) for problem in self.problems]
+        return replace(self, problems=problems)
 
 
 def once_each(grade: Callable[[Pairs], list[Grade]]) -> Callable[[Pairs], list[Grade]]:

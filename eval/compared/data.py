@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from configs.prompt_mode import PromptMode
+
 if TYPE_CHECKING:
     from eval.records import Mode, Sample
     from eval.report.sections.trained_lambda import Trained
@@ -57,13 +59,20 @@ class RunRecord:
     provenance: Mapping[str, str]
 
     def problems(self, benchmark: str) -> dict[str, Any]:
-        """The prompts of a benchmark's problems by id."""
+        """The prompts of a benchmark's problems by id, without the system message of its domain."""
+        has_system = self.mode(self.benchmarks[benchmark].domain).has_system
         return {
-            sample.problem_id: sample.prompt
+            sample.problem_id: sample.prompt[1:] if has_system else sample.prompt
             for (_, name), samples in self.samples.items()
             if name == benchmark
             for sample in samples
         }
+
+    def mode(self, domain: str) -> PromptMode:
+        """How prompts of this domain are asked; plain for a domain that the config lacks."""
+        own = self.config.get("domains", {}).get(domain) or {}
+        arguments = {**self.config["chat_template"], **own.get("chat_template", {})}
+        return PromptMode(arguments, own.get("system_prompt"))
 
 
 @dataclass(frozen=True)
@@ -214,8 +223,11 @@ def _caveats(first: RunRecord, second: RunRecord, benchmarks: Sequence[str]) -> 
     if ours["samples_per_problem"] != theirs["samples_per_problem"]:
         values = both(ours["samples_per_problem"], theirs["samples_per_problem"])
         yield f"Other number of sampled answers to a problem: {values}"
-    if first.config["chat_template"] != second.config["chat_template"]:
-        yield "Other arguments of the chat template, so the models read other text"
+    for domain in dict.fromkeys(first.benchmarks[name].domain for name in benchmarks):
+        modes = [run.mode(domain) for run in (first, second)]
+        if modes[0].key() != modes[1].key():
+            values = both(*(mode.told() or "as the chat template does by itself" for mode in modes))
+            yield f"{domain} is asked in another mode, so the models read other text: {values}"
     for name in benchmarks:
         if not _same_grading(first, second, name):
             known = all(run.benchmarks[name].digest for run in (first, second))

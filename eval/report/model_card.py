@@ -25,14 +25,17 @@ def write_model_card(
     config_yaml: str,
     reference: str = STARTING_WEIGHTS,
     adapter: str | None = None,
+    modes: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes `student_dir/README.md` from a report (`eval.report.render.to_json`) and the run's config.
 
     `reference` says in words which model B was read from, `adapter` which adapter the folder holds in place
-    of a full model. Replaces a card that is there; the file is written whole or not at all.
+    of a full model, `modes` how each domain was asked (empty for as the chat template does by itself).
+    Replaces a card that is there; the file is written whole or not at all.
     """
     path = Path(student_dir) / "README.md"
-    write_text(path, model_card(report_json, config_yaml, reference, adapter), errors="replace")
+    text = model_card(report_json, config_yaml, reference, adapter, modes or {})
+    write_text(path, text, errors="replace")
     return path
 
 
@@ -41,6 +44,7 @@ def model_card(
     config_yaml: str,
     reference: str = STARTING_WEIGHTS,
     adapter: str | None = None,
+    modes: Mapping[str, str] | None = None,
 ) -> str:
     """The card as Markdown with a YAML front matter."""
     import yaml
@@ -57,6 +61,7 @@ def model_card(
         "## Method",
         _method(report, reference),
         *_polish(report),
+        *_modes(modes or {}),
         "## Limits",
         "\n".join(f"- {md(limit)}" for limit in [*report["notes"], *report["limits"]]),
         "## Config",
@@ -160,6 +165,17 @@ def _polish(report: Mapping[str, Any]) -> list[str]:
     """One paragraph on the polish; none where there was none."""
     sentences = polished.told(polished.from_json(report.get("polish")))
     return [md("The polish: " + "; ".join(sentences) + ".")] if sentences else []
+
+
+def _modes(modes: Mapping[str, str]) -> list[str]:
+    """How to ask the model; nothing where every domain is asked as the chat template does by itself."""
+    if not any(modes.values()):
+        return []
+    lines = [
+        f"- {md(name)}: {md(told or 'as the chat template does by itself')}" for name, told in modes.items()
+    ]
+    said = "Each domain was trained and measured in one mode; ask the model in the same one:"
+    return ["## How to ask it", said, "\n".join(lines)]
 
 
 def _method(report: Mapping[str, Any], reference: str) -> str:

@@ -101,7 +101,7 @@ def _sample(
     from eval.generation.generate import Generator, placed_on
     from eval.records import Problem
 
-    training = folder.config.training
+    training, modes = folder.config.training, folder.config.prompt_modes()
     answers: dict[str, list[Completion]] = {}
     with (
         bar("baseline sft: teachers' answers", len(rows) * training.samples_per_prompt) as shown,
@@ -109,7 +109,6 @@ def _sample(
             **placed_on(folder.config.hardware),
             max_model_len=training.max_prompt_tokens + training.max_response_tokens,
             log_path=log,
-            chat_template=folder.config.chat_template,
         ) as generator,
     ):
         for teacher in teachers:
@@ -119,6 +118,7 @@ def _sample(
                 if row["teacher"] == teacher.domain
             ]
             before = sum(map(len, answers.values()))
+            generator.chat_template = modes[teacher.domain].chat_template  # of the requests that follow
             answers |= generator.generate(
                 Path(teacher.folder),
                 own,
@@ -138,11 +138,11 @@ def _tokenized(
     """The rows of the file, in the merge's order."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(config.student)
+    tokenizer, modes = AutoTokenizer.from_pretrained(config.student), config.prompt_modes()
     for place, row in enumerate(rows):
-        prompt = tokenizer.apply_chat_template(
-            row["prompt"], add_generation_prompt=True, tokenize=True, return_dict=True, **config.chat_template
-        )["input_ids"]
+        # the rows have their system message
+        how = {"add_generation_prompt": True, "return_dict": True, **modes[row["teacher"]].chat_template}
+        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=True, **how)["input_ids"]
         for answer in answers[str(place)]:
             response = tokenizer(answer.text, add_special_tokens=False)["input_ids"]
             response += [tokenizer.eos_token_id] * answer.finished

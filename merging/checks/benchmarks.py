@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.errors import ConfigError
 from configs.blocks.benchmarks import Benchmark
+from configs.prompt_mode import PromptMode
 from configs.schema import MergeConfig
 from merging.checks.found import Preflight, needs_student
 from merging.checks.models import collecting
@@ -17,10 +18,11 @@ def benchmarks(found: Preflight) -> Preflight:
     """Refuses benchmarks that cannot be opened."""
     asked: list[BenchmarkProblem] = []
     problems: list[str] = []
+    modes = found.config.prompt_modes()
     for name, domain in found.config.domains.items():
         for position, benchmark in enumerate(domain.benchmarks):
             with collecting(problems, f"domains.{name}.benchmarks[{position}]"):
-                asked += _problems_of(benchmark)
+                asked += _problems_of(benchmark, modes[name])
     return found.refusing(*problems, asked=tuple(asked))
 
 
@@ -33,7 +35,13 @@ def problem_lengths(found: Preflight) -> None:
         return
     shortest = min(limits, key=limits.__getitem__)
     asked = [_as_prompt(problem, row) for row, problem in enumerate(found.asked, 1)]
-    longest = longest_prompts(asked, found.student, found.config.chat_template)
+    modes = found.config.prompt_modes()
+    own = {
+        benchmark.name: [modes[name]]
+        for name, domain in found.config.domains.items()
+        for benchmark in domain.benchmarks
+    }
+    longest = longest_prompts(asked, found.student, own)
     problems = [
         f"benchmark {name}: problem {item.prompt.id!r} has {tokens} tokens, and the context of {shortest} is "
         f"{limits[shortest]}: no answer fits; leave such problems out (`limit`, or another file)"
@@ -69,14 +77,14 @@ def endings(config: MergeConfig) -> list[str]:
     return [BOX_INSTRUCTION, *filter(None, suffixes)]
 
 
-def _problems_of(benchmark: Benchmark) -> list[BenchmarkProblem]:
-    """What the benchmark's problems ask; raises ConfigError if it cannot be opened."""
+def _problems_of(benchmark: Benchmark, mode: PromptMode) -> list[BenchmarkProblem]:
+    """What the benchmark's problems ask; raises ConfigError if it cannot be opened, or asked in this mode."""
     if benchmark.path is not None and not benchmark.path.exists():
         raise ConfigError(f"{benchmark.path}: no such benchmark file")
     from eval.benchmarks import open_benchmark
 
     try:
-        task = open_benchmark(benchmark)
+        task = open_benchmark(benchmark).asked_in(mode)
     except OSError as error:  # a standard benchmark's own source could not be reached
         raise ConfigError(
             f"benchmark {benchmark.name!r} cannot be loaded: {error}; `path` names a local copy"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from configs.prompt_mode import PromptMode
 from configs.schema import MergeConfig
 from merging.exopd.names import REFERENCE, START, measures_start
 from merging.expert_kinds.kind import ExpertKind, base_key
@@ -92,11 +93,28 @@ class Preflight(PromptState):
             for domain, record in self.records.items()
             if record.domain != domain
         ]
+        foreign += list(self._other_modes())
         notes = [*notes, *self.reward_notes, *self.validation.notes, *self.router_notes(), *foreign]
         notes += kept.gap_note(self.config)
         if self.config.polish is not None and not self.undecided:
             notes += left_out(self.config, self.routed)
         return [*notes, *served_notes(self.config), *self.start_notes()]
+
+    def _other_modes(self) -> Iterator[str]:
+        """Which experts of the registry were built in another mode than their domain is asked in."""
+        modes = self.config.prompt_modes()
+        for domain, record in self.records.items():
+            if "chat_template_arguments" not in record.identity:  # it was imported: nobody knows
+                continue
+            built = PromptMode(
+                record.identity["chat_template_arguments"], record.identity.get("system_prompt")
+            )
+            if built.key() != modes[domain].key():
+                said = [mode.told() or "no mode of its own" for mode in (built, modes[domain])]
+                yield (
+                    f"domains.{domain}.expert: {record.id} was trained with {said[0]}, and is asked with "
+                    f"{said[1]}"
+                )
 
     def start_notes(self) -> list[str]:
         """Which domains the guard on the training's start does not cover, because it starts elsewhere."""

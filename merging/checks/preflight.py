@@ -30,7 +30,16 @@ from merging.checks.parallel import (
     token_budget,
 )
 from merging.checks.probe_prompts import probe_prompts, validations
-from merging.checks.prompts import conflicts, lengths, mixing, polish_prompts, rows, sources
+from merging.checks.prompts import (
+    conflicts,
+    lengths,
+    mixing,
+    modes,
+    polish_prompts,
+    rows,
+    sources,
+    system_prompts,
+)
 from merging.checks.rewards import rewards
 from merging.checks.verl_settings import verl_settings
 from teachers.models import fit
@@ -50,13 +59,14 @@ CHECKS: Lines = (
     (start,),
     (served_models,),
     (sources, answers, rewards, experts_prompts),
+    (system_prompts,),
     (conflicts,),
     (benchmarks,),
     (repeats,),
     (validations,),
     (distributions,),
     (attention_heads,),
-    (chat_template, lengths, problem_lengths),
+    (chat_template, modes, lengths, problem_lengths),
     (memory,),
     (disk,),
     (rows, mixing, probe_prompts),

@@ -5,13 +5,37 @@ from __future__ import annotations
 from common.errors import ConfigError
 from merging.checks.found import Preflight, needs_student
 from merging.state.polished import controls
+from routing.chat_text import unlike
 from routing.judged import check_polish, polish_counts
 from routing.kept import check_mix
+from routing.mode_check import refused_modes
+from routing.prompt_state import UNDECIDED, check_system_prompts
 
 
 def sources(found: Preflight) -> Preflight:
     """Refuses sources that cannot be read, and prompts that neither a label nor the router places."""
     return found.read(found.config, found.run_dir)
+
+
+def system_prompts(found: Preflight) -> None:
+    """Refuses prompts that have a system message in a domain that has one."""
+    check_system_prompts(found.config, found.left)
+
+
+@needs_student
+def modes(found: Preflight) -> None:
+    """Refuses arguments and system messages of domains that the student's chat template does not read."""
+    modes = found.config.prompt_modes()
+    asked = {
+        name: unlike(
+            item.prompt.messages
+            for item in found.left
+            if item.domain in (name, UNDECIDED) and mode.takes(item.prompt.messages)
+        )
+        for name, mode in modes.items()
+    }
+    if problems := refused_modes(found.config, found.student, asked):
+        raise ConfigError(*problems)
 
 
 def conflicts(found: Preflight) -> Preflight:

@@ -171,6 +171,9 @@ def check(config: ConfigPath, overrides: Overrides = None, run_dir: RunDir = Non
     for name, count in found.counts().items():
         part = mix_text(mixed, loaded.config, name)
         typer.echo(f"prompts  {name}: {count}, longest {found.longest_prompt[name]} tokens, {part}")
+    for name, mode in loaded.config.prompt_modes().items():
+        if told := mode.told():
+            typer.echo(f"mode     {name}: {told}")
     for line in memory_lines(found):
         typer.echo(f"machine  {line}")
     for note in found.notes:

@@ -13,7 +13,7 @@ from configs.schema import MergeConfig
 from merging.checks.found import Preflight
 from merging.checks.models import registry_experts
 from merging.checks.preflight import Lines, checked
-from merging.checks.prompts import conflicts, mixing, sources
+from merging.checks.prompts import conflicts, mixing, sources, system_prompts
 from routing import kept
 from routing.gap import GapBudget
 from routing.mix import Mix, by_domain
@@ -32,7 +32,7 @@ class Routing:
     @classmethod
     def of(cls, config: MergeConfig, run_dir: Path) -> Routing:
         """Reads and routes; raises ConfigError."""
-        lines: Lines = ((sources, conflicts, mixing),)
+        lines: Lines = ((sources, system_prompts, conflicts, mixing),)
         if config.routing.decides_late:
             # decisions of the experts are kept under what they are, whatever the config calls them
             lines = ((registry_experts,), *lines)
@@ -101,7 +101,9 @@ class Routing:
         part = kept.mix_text(self._mix, self.config, name)
         unlabelled = sum(not item.prompt.has_label for item in items)
         how = f" ({unlabelled} by the router)" if unlabelled else ""
-        return f"{name}: {len(items)} prompts{how}, {part}, lambda {shown}"
+        mode = self.config.prompt_modes()[name].told()
+        asked = f", asked with {mode}" if mode else ""
+        return f"{name}: {len(items)} prompts{how}, {part}, lambda {shown}{asked}"
 
 
 def _example(item: RoutedPrompt) -> str:

@@ -91,6 +91,7 @@ def merge_job(
         reward_function=REWARD_FUNCTION,
         agent_loop_manager=AGENT_LOOPS[config.scorer.kind],
         chat_template=config.chat_template,
+        chat_templates=config.own_chat_templates(),
         measure_entropy=config.metrics.entropy,
         imports=modules,
         verl_settings=config.verl_settings(),
@@ -132,7 +133,8 @@ def write_pool(config: MergeConfig, prompts: Sequence[RoutedPrompt], path: Path)
 def _write(config: MergeConfig, rows: Sequence[RoutedPrompt], path: Path, scales: Sequence[float]) -> None:
     rewards: dict[str, Reward] = {name: domain.reward for name, domain in config.domains.items()}
     weights = {name: config.loss_weight_of(name) for name in config.domains}
-    write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config))
+    modes = config.prompt_modes()
+    write_parquet(rows, path, rewards, scales, weights, columns=row_columns(config), modes=modes)
 
 
 def scorer_dtype(config: MergeConfig) -> str:

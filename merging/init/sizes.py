@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
 from configs.blocks.experts import RLExpert
+from configs.prompt_mode import PLAIN
 from configs.schema import Evaluation, Training
 
 if TYPE_CHECKING:
@@ -102,7 +103,10 @@ def lengths(device: str, longest: int | None, context: int | None) -> tuple[int,
 
 
 def longest_prompt(prompts: Sequence[Prompt], student: Path) -> int | None:
-    """Tokens of the longest prompt, as the student reads it; None for a student without a chat template."""
+    """Tokens of the longest prompt, as the student reads it; None for a student without a chat template.
+
+    The config that `protege init` writes has no modes, so every prompt is asked as it stands.
+    """
     from routing.lengths import longest_prompts
     from routing.routers.decisions import RoutedPrompt
     from teachers.models.fingerprint import chat_template_sha256
@@ -110,7 +114,7 @@ def longest_prompt(prompts: Sequence[Prompt], student: Path) -> int | None:
     if chat_template_sha256(student) is None or not prompts:
         return None
     together = [RoutedPrompt(prompt, "all", "to be measured") for prompt in prompts]
-    ((tokens, _),) = longest_prompts(together, student, {}).values()
+    ((tokens, _),) = longest_prompts(together, student, {"all": [PLAIN]}).values()
     return tokens
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from configs.prompt_mode import PromptMode
 from merging.planning.measured import Value
 from merging.planning.seconds import Lengths
 from routing.routers.decisions import RoutedPrompt
@@ -52,12 +53,16 @@ def expected(prompt: float, limit: int, measured: Sequence[Value | None]) -> Exp
 
 
 def mean_prompts(
-    routed: Sequence[RoutedPrompt], longest: Mapping[str, int], domains: Sequence[str], limit: int
+    routed: Sequence[RoutedPrompt],
+    longest: Mapping[str, int],
+    modes: Mapping[str, PromptMode],
+    limit: int,
 ) -> dict[str, float]:
-    """Mean tokens of a domain's prompts: the longest one's, in proportion to their characters."""
+    """Mean tokens of a domain's prompts: the longest one's, in proportion to their characters, those of the
+    domain's system message included."""
     found = {}
-    for domain in domains:
-        sizes = [_characters(item) for item in routed if item.domain == domain]
+    for domain, mode in modes.items():
+        sizes = [_characters(item, mode) for item in routed if item.domain == domain]
         if sizes and domain in longest:
             found[domain] = longest[domain] * fmean(sizes) / max(max(sizes), 1)
         else:
@@ -65,5 +70,5 @@ def mean_prompts(
     return found
 
 
-def _characters(item: RoutedPrompt) -> int:
-    return sum(len(message["content"]) for message in item.prompt.messages)
+def _characters(item: RoutedPrompt, mode: PromptMode) -> int:
+    return sum(len(message["content"]) for message in mode.messages(item.prompt.messages))

@@ -134,7 +134,7 @@ def costs_of(
         found=found,
         run_dir=run_dir,
         device=chosen.device,
-        prompts=mean_prompts(found.routed, found.longest_prompt, list(config.domains), limit),
+        prompts=mean_prompts(found.routed, found.longest_prompt, config.prompt_modes(), limit),
         shares=prompts.get("shares", {}),
         experts=cache(lambda base: Experts.of(registry, base, on_cpu)),
         replicas=replicas_of(config),

@@ -101,10 +101,11 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: Samples) -> Path:
         )
         files = write_report(data, folder.path)
         report = json.loads(files["json"].read_text(encoding="utf-8"))
+        modes = {name: mode.told() for name, mode in config.prompt_modes().items()}
         trained = adapter_text(config.training)
-        write_model_card(folder.student, report, text, reference_text(config), trained)
+        write_model_card(folder.student, report, text, reference_text(config), trained, modes)
         if (full := folder.path / FULL).exists():
-            write_model_card(full, report, text, reference_text(config))
+            write_model_card(full, report, text, reference_text(config), modes=modes)
         _write_programs(folder, tasks, samples)
     write_json(folder.path / "manifest.json", _manifest(folder, teachers))
     return files["html"]
@@ -219,6 +220,9 @@ def provenance(folder: RunFolder, teachers: list[Teacher]) -> dict[str, str]:
     found |= _verl_settings(config)
     for domain, reward in folder.counts().get("rewards", {}).items():
         found[f"reward of {domain}"] = reward
+    for domain, mode in config.prompt_modes().items():
+        if told := mode.told():
+            found[f"mode of {domain}"] = told
     found["seeds"] = f"training {config.training.seed}, evaluation {config.evaluation.seed}"
     found["system"] = platform.platform()
     return found

@@ -191,7 +191,6 @@ class RunFolder:
             facts.sha256,
             facts.max_model_len,
             config.student,
-            config.chat_template,
         )
 
     def write_teachers(self, teachers: list[Teacher]) -> None:

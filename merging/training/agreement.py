@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ConfigError
 from common.progress import say
 from configs.blocks.routing import AgreementRouting
+from configs.prompt_mode import PromptMode, distinct
 from configs.schema import MergeConfig
 from merging.checks.found import Preflight
 from merging.checks.preflight import DECIDED, checked
@@ -58,8 +59,10 @@ def decide_open_prompts(
 
 
 def _some_labelled(routed: Sequence[RoutedPrompt], most: int, config: MergeConfig) -> list[RoutedPrompt]:
-    """The first `most` labelled prompts of each domain."""
-    own = {name: [item for item in routed if item.domain == name] for name in config.domains}
+    """The first `most` labelled prompts of each domain, of those that can be asked in every domain's mode."""
+    modes = config.prompt_modes().values()
+    able = [item for item in routed if all(mode.takes(item.prompt.messages) for mode in modes)]
+    own = {name: [item for item in able if item.domain == name] for name in config.domains}
     return [item for items in own.values() for item in items[:most]]
 
 
@@ -97,6 +100,7 @@ def prompt_signals(
 ) -> list[Signals]:
     """Each prompt's signals, from answers of the student that every teacher and its reference read.
 
+    A teacher reads answers to the prompt as its own domain asks it, so there are answers for every mode.
     `config` names models by folder. Raises ConfigError for a student that cannot be prompted.
     """
     from merging.exopd.job import scorer_dtype
@@ -105,7 +109,8 @@ def prompt_signals(
 
     router = config.routing
     assert isinstance(router, AgreementRouting)
-    rollouts = _rollouts(config, router, prompts)
+    modes = config.prompt_modes()
+    rollouts = _rollouts(config, router, prompts, distinct(modes))
     names, paths = references(config)
     read = {teacher.domain: teacher.adapter_path or teacher.folder for teacher in teachers}
     scorer = SharedScorer(
@@ -116,18 +121,26 @@ def prompt_signals(
         config.scorer.canary,
         base=config.student,
     )
-    scores = {name: _response_logp(scorer, name, rollouts) for name in (*paths, *read)}
+    keys = {domain: modes[domain].key() for domain in read}
+    wanted = dict.fromkeys((name, keys[domain]) for domain in read for name in (names[domain], domain))
+    # model by model: a change of models costs a swap
+    scores = {
+        (name, key): _response_logp(scorer, name, rollouts[key])
+        for model in (*paths, *read)
+        for name, key in wanted
+        if name == model
+    }
     rows = {
         domain: [
             signal(teacher, reference, router.signal)
-            for teacher, reference in zip(scores[domain], scores[names[domain]], strict=True)
+            for teacher, reference in zip(scores[domain, key], scores[names[domain], key], strict=True)
         ]
-        for domain in read
+        for domain, key in keys.items()
     }
     count = router.samples_per_prompt
     return [
         {domain: sum(values[place : place + count]) / count for domain, values in rows.items()}
-        for place in range(0, len(rollouts), count)
+        for place in range(0, len(prompts) * count, count)
     ]
 
 
@@ -137,8 +150,11 @@ def signal(teacher_logp: Sequence[float], reference_logp: Sequence[float], kind:
     return sum(abs(r) if kind == "change" else r for r in rewards) / len(rewards)
 
 
-def _rollouts(config: MergeConfig, router: AgreementRouting, prompts: Sequence[Prompt]) -> list[Scored]:
-    """The student's answers to each prompt, as many as the router wants, drawn at temperature 1."""
+def _rollouts(
+    config: MergeConfig, router: AgreementRouting, prompts: Sequence[Prompt], modes: Sequence[PromptMode]
+) -> dict[str, list[Scored]]:
+    """The student's answers to each prompt in each mode (by its key), as many as the router wants, drawn at
+    temperature 1."""
     from merging.exopd.job import scorer_dtype
     from merging.training.probe import encoded_prompts, student_tokenizer
     from teachers.models.fingerprint import fingerprint
@@ -148,19 +164,24 @@ def _rollouts(config: MergeConfig, router: AgreementRouting, prompts: Sequence[P
     if fingerprint(config.student).chat_template_sha256 is None:
         raise ConfigError(f"student ({config.student}): has no chat template, so it cannot be prompted")
     tokenizer, ends = student_tokenizer(Path(config.student))
-    encoded = encoded_prompts(tokenizer, prompts, config.chat_template)
-    every = [ids for ids in encoded for _ in range(router.samples_per_prompt)]
     longest = router.max_tokens or config.training.max_response_tokens
     hardware = config.hardware
     decoder = MixtureDecoder(
         {"student": config.student}, hardware.device, scorer_dtype(config), hardware.probe_cache_bytes
     )
-    answers = decoder.decode(["student"], lambda logp: logp, every, longest, ends, config.training.seed)
-    # an answer that ended by itself keeps the end token: it is never empty
-    return [
-        Scored((*ids, *answer.token_ids, *ends[: answer.finished]), len(answer.token_ids) + answer.finished)
-        for ids, answer in zip(every, answers, strict=True)
-    ]
+    found = {}
+    for mode in modes:
+        encoded = encoded_prompts(tokenizer, prompts, mode)
+        every = [ids for ids in encoded for _ in range(router.samples_per_prompt)]
+        answers = decoder.decode(["student"], lambda logp: logp, every, longest, ends, config.training.seed)
+        # an answer that ended by itself keeps the end token: it is never empty
+        found[mode.key()] = [
+            Scored(
+                (*ids, *answer.token_ids, *ends[: answer.finished]), len(answer.token_ids) + answer.finished
+            )
+            for ids, answer in zip(every, answers, strict=True)
+        ]
+    return found
 
 
 def _response_logp(scorer: SharedScorer, name: str, rollouts: Sequence[Scored]) -> list[list[float]]:

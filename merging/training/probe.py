@@ -26,6 +26,7 @@ from merging.training.prompted import encoded_messages, student_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from configs.prompt_mode import PromptMode
     from configs.schema import MergeConfig
     from merging.checks.found import Preflight
     from routing.routers.decisions import RoutedPrompt
@@ -142,7 +143,8 @@ def sample_optima(
         for domain in teachers
         for scale in reward_scales
     ]
-    encoded = {name: encoded_prompts(tokenizer, own, config.chat_template) for name, own in prompts.items()}
+    modes = config.prompt_modes()
+    encoded = {name: encoded_prompts(tokenizer, own, modes[name]) for name, own in prompts.items()}
     results = []
     drawn = on_device(_answers, config, models, asked, encoded, end_ids)
     for one, answers in zip(asked, drawn, strict=True):
@@ -165,10 +167,10 @@ def _teacher(config: MergeConfig, found: Preflight, domain: str) -> str:
 
 
 def encoded_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], chat_template: Mapping[str, Any]
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], mode: PromptMode
 ) -> list[list[int]]:
-    """Token ids of each prompt up to where the answer begins, by the student's chat template."""
-    return encoded_messages(tokenizer, [prompt.messages for prompt in prompts], chat_template)
+    """Token ids of each prompt in this mode up to where the answer begins, by the student's chat template."""
+    return encoded_messages(tokenizer, [prompt.messages for prompt in prompts], mode)
 
 
 @dataclass(frozen=True)

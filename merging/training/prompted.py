@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.prompt_mode import PromptMode
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -13,14 +15,12 @@ if TYPE_CHECKING:
 def encoded_messages(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[Mapping[str, str]]],
-    chat_template: Mapping[str, Any],
+    mode: PromptMode,
 ) -> list[list[int]]:
-    """Token ids of each prompt (chat messages), by the student's chat template."""
+    """Token ids of each prompt (chat messages) in this mode, by the student's chat template."""
     encode: Callable[..., Any] = tokenizer.apply_chat_template
-    return [
-        encode(list(messages), add_generation_prompt=True, return_dict=True, **chat_template)["input_ids"]
-        for messages in prompts
-    ]
+    how = {"add_generation_prompt": True, "return_dict": True, **mode.chat_template}
+    return [encode(list(mode.messages(asked)), **how)["input_ids"] for asked in prompts]
 
 
 def student_tokenizer(student: Path) -> tuple[PreTrainedTokenizerBase, list[int]]:

@@ -7,6 +7,7 @@ would be far from what the two models have on answers of the start.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,10 @@ def measure_start(folder: RunFolder, cluster: Cluster) -> None:
         return
     with folder.measured.stage("start"):
         tokenizer, end_ids = student_tokenizer(folder.start)
+        # the rows have their system message
+        modes = {name: replace(mode, system_prompt=None) for name, mode in config.prompt_modes().items()}
         encoded = {
-            domain: encoded_messages(tokenizer, own, config.chat_template)
+            domain: encoded_messages(tokenizer, own, modes[domain])
             for domain, own in _first_prompts(folder.prompts_file, measured).items()
         }
         found = cluster.on_device(distances, config, str(folder.start), encoded, end_ids)

@@ -68,8 +68,9 @@ def _stored(path: Path, key: str) -> Stored | None:
 
 
 def decisions_key(config: MergeConfig) -> str:
-    """Digest of what the decisions depend on, prompts aside: router, student, experts, references."""
+    """Digest of what the decisions depend on, prompts aside: router, student, experts, references, modes."""
     parts = config.model_dump(mode="json", include={"routing", "student", "domains", "objective", "training"})
+    own = {name: domain.declared_mode() for name, domain in config.domains.items() if domain.declared_mode()}
     used = {
         "routing": parts["routing"],
         "student": parts["student"],
@@ -77,5 +78,7 @@ def decisions_key(config: MergeConfig) -> str:
         "experts": {name: domain["expert"] for name, domain in parts["domains"].items()},
         "max_tokens": parts["training"]["max_response_tokens"],
         "chat_template": config.chat_template,
+        # only where there are any: other decisions keep their key
+        **({"modes": own} if own else {}),
     }
     return json_sha256(used)

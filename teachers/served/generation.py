@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from eval.generation.generate import sample_seed
@@ -26,7 +26,6 @@ class ServedAnswers:
     context: int | None
     """Longest prompt with its answer, in tokens; None where the server states none."""
     student: str
-    chat_template: Mapping[str, Any] = field(default_factory=dict)
 
     def generate(
         self,
@@ -38,9 +37,11 @@ class ServedAnswers:
         seed: int,
         max_tokens: int,
         max_model_len: int,
+        chat_template: Mapping[str, Any],
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> dict[str, list[Completion]]:
-        """As `eval.generation.generate.Generator.generate`; raises ServedError."""
+        """As `eval.generation.generate.Generator.generate`, with these arguments of the chat template; raises
+        ServedError."""
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.student)
@@ -48,7 +49,7 @@ class ServedAnswers:
         bodies, owners = [], []
         for problem in problems:
             ids = encode(
-                list(problem.messages), add_generation_prompt=True, return_dict=True, **self.chat_template
+                list(problem.messages), add_generation_prompt=True, return_dict=True, **chat_template
             )["input_ids"]
             room = max_model_len - len(ids)
             if room < 1:

@@ -6,7 +6,9 @@ import json
 import shutil
 from typing import get_args
 
+import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from common.errors import ConfigError
 from configs.blocks.baselines import BaselineName, TrainedBaseline
@@ -21,6 +23,7 @@ from merging.planning.plan import make_plan
 from merging.reports.prompt_report import prompt_use
 from merging.state.baseline_record import is_made
 from merging.state.run_folder import RunFolder
+from tests.helpers.mode_template import student_with
 from tests.helpers.model_copies import STUDENT, noisy_copy, weights_of
 from tests.helpers.tiny_model import sum_rows, write_config, write_jsonl
 from tests.helpers.verl_checkpoints import write_checkpoint
@@ -103,14 +106,15 @@ def load(tmp_path):
         rows = [{**row, "prompt": f"{name} {row['prompt']}"} for row in sum_rows(4)]
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
 
-    def load(*baselines):
+    def load(*baselines, student=STUDENT, modes=None):
         config = {
-            "name": "demo", "student": str(STUDENT), "registry": "home", "hardware": {"device": "cpu"},
+            "name": "demo", "student": str(student), "registry": "home", "hardware": {"device": "cpu"},
             "domains": {
                 name: {
                     "expert": {"kind": "model", "path": f"{name}_expert"},
                     "prompts": {"kind": "file", "path": f"{name}.jsonl"},
                     "reward": "exact",
+                    **(modes or {}).get(name, {}),
                 }
                 for name in ("math", "code")
             },
@@ -155,6 +159,35 @@ class TestTrainedBaseline:
         rows = {use.training: use for use in prompt_use(folder).trainings}[title]
         assert rows.trained == dict(rows.planned) == {"math": 4, "code": 4}
         assert title in folder.measured.wall_seconds
+
+    def test_it_is_trained_on_prompts_in_the_mode_of_their_domain(self, kind, load, tmp_path, trainer):
+        student = student_with(tmp_path / "asked")
+        for name in ("math", "code"):
+            shutil.copy(student / "chat_template.jinja", tmp_path / f"{name}_expert")
+        modes = {"math": {"chat_template": {"think": True}}, "code": {"system_prompt": "Py."}}
+        loaded = load(kind, student=student, modes=modes)
+        found = preflight(loaded, tmp_path / "run")
+        folder = RunFolder.open(tmp_path / "run", loaded, found)
+        run_module.write_prompts(folder, found)
+        if kind in AFTER_DISTILLATION:
+            shutil.copytree(student, folder.distilled)
+        run_module.train_baselines(
+            folder, run_module.experts(folder, found, Cluster()), found.routed, Cluster()
+        )
+        (job,) = trainer.jobs
+        tokenizer = AutoTokenizer.from_pretrained(student)
+        templates = getattr(job, "chat_templates", {})
+        begins = {"math": "T math ", "code": "[Py.]code "}
+        rows = pq.read_table(job.train_file).to_pylist()
+        assert {row["teacher"] for row in rows} == begins.keys()
+        for row in rows:
+            own = templates.get(row["teacher"], {})
+            text = (
+                tokenizer.decode(row["prompt_ids"])
+                if "prompt_ids" in row
+                else tokenizer.apply_chat_template(row["prompt"], tokenize=False, **own)
+            )
+            assert text.startswith(begins[row["teacher"]])
 
     def test_prompts_without_an_answer_are_refused_where_rewards_judge(self, kind, load, tmp_path):
         loaded = load(kind)

@@ -1,5 +1,5 @@
 """Rollouts one step ahead, and validations between them, with the real command: killed and continued, and on
-devices of their own."""
+devices of their own, where each domain is asked in another mode."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.helpers.mode_template import student_with
 from tests.helpers.model_copies import noisy_copy, weights_of
 from tests.helpers.paths import DEMO
 from tests.helpers.processes import kill_hard, left_behind, protege, run_to_end, steps_in, wait_for
@@ -22,7 +23,10 @@ STEPS, SIZE = 8, 8
 VALIDATION = {"validate_every": 4, "keep": "best", "validation_samples": 2, "validation_limit": 8}
 
 
-def config_of(home: Path, name: str, hardware: dict) -> Path:
+MODES = {"math": {"system_prompt": "Sum."}, "code": {"chat_template": {"think": True}}}
+
+
+def config_of(home: Path, name: str, hardware: dict, modes: dict[str, dict] | None = None) -> Path:
     """A merge of two given experts, whose rollouts verl also writes to files."""
     benchmark = {"kind": "math", "name": "math_heldout", "path": str(DEMO / "math.heldout.jsonl"), "limit": 4}
     domains = {
@@ -31,14 +35,15 @@ def config_of(home: Path, name: str, hardware: dict) -> Path:
             "prompts": {"kind": "file", "path": str(DEMO / f"{domain}.train.jsonl")},
             "reward": domain,
             "validation": {"kind": "file", "path": str(DEMO / f"{domain}.validation.jsonl")},
+            **(modes or {}).get(domain, {}),
         }
         for domain in ("math", "code")
     }
     domains["math"]["benchmarks"] = [benchmark]
     config = {
-        "name": name, "student": str(DEMO / "student"), "domains": domains,
+        "name": name, "student": str(home / "student"), "domains": domains,
         "training": {"steps": STEPS, "prompts_per_step": SIZE, "learning_rate": 1e-3, "save_every": 3,
-                     "max_prompt_tokens": 72, "max_response_tokens": 48, "seed": 0, "overlap": "one_step",
+                     "max_prompt_tokens": 76, "max_response_tokens": 48, "seed": 0, "overlap": "one_step",
                      **VALIDATION},
         "hardware": {"device": "cpu", **hardware},
         "evaluation": {"samples_per_problem": 1, "greedy": False}, "baselines": [],
@@ -53,8 +58,9 @@ def config_of(home: Path, name: str, hardware: dict) -> Path:
 def home(tmp_path_factory) -> Path:
     """Working folder and registry of all runs here, with two experts."""
     folder = tmp_path_factory.mktemp("home")
+    student = student_with(folder / "student")
     for seed, domain in enumerate(("math", "code")):
-        noisy_copy(folder / domain, seed)
+        noisy_copy(folder / domain, seed, source=student)
     return folder
 
 
@@ -80,7 +86,7 @@ def test_a_killed_merge_goes_on_with_the_rows_that_were_ahead_and_trains_each_on
 
 
 def test_devices_that_only_sample_get_the_weights_of_every_update(home):
-    config, log = config_of(home, "apart", {"rollout_gpus": 1}), home / "apart.log"
+    config, log = config_of(home, "apart", {"rollout_gpus": 1}, MODES), home / "apart.log"
     assert run_to_end("merge", str(config), home=home, log=log, timeout=400) == 0, log.read_text()[-3000:]
     assert left_behind(home) == []
     run = home / "runs" / "apart"
@@ -93,6 +99,21 @@ def test_devices_that_only_sample_get_the_weights_of_every_update(home):
         # the engine has read the same weights as the trainer at first, and older ones later
         assert lines[0][weight] == pytest.approx(1, abs=1e-3)
         assert any(abs(line[weight] - 1) > 1e-3 for line in lines[1:])
+    check_modes(run, home / "apart.rollouts")
+
+
+def check_modes(run: Path, rollouts: Path) -> None:
+    """Rollouts, validations and answers to the benchmark were asked in them, and report and card say so."""
+    rows = [json.loads(line) for file in rollouts.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert Counter(row["input"][: len("[Sum.]")] == "[Sum.]" for row in rows) == {True: 32, False: 32}
+    assert sum(row["input"].startswith("T Code: ") for row in rows) == 32
+    for model in ("student", "base", "math-teacher"):
+        lines = (run / "samples" / model / "math_heldout.jsonl").read_text().splitlines()
+        assert {json.loads(line)["prompt"][0]["content"] for line in lines} == {"Sum."}
+    provenance = json.loads((run / "manifest.json").read_text())["provenance"]
+    assert provenance["mode of math"] == 'system_prompt "Sum."'
+    assert provenance["mode of code"] == "chat_template {think: true}"
+    assert "How to ask it" in (run / "student" / "README.md").read_text()
 
 
 def validations(run: Path) -> list[dict]:
@@ -129,13 +150,18 @@ def check_rows(run: Path, rollouts: Path) -> None:
     import pyarrow.parquet
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "student")
+    tokenizer = AutoTokenizer.from_pretrained(run / "student")
+    domains = yaml.safe_load((run / "config.resolved.yaml").read_text())["domains"]
 
-    def shown(messages: list[dict]) -> str:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return tokenizer.decode(ids, skip_special_tokens=True)
+    def shown(row: dict) -> str:
+        how = {
+            "add_generation_prompt": True,
+            "return_dict": False,
+            **domains[row["teacher"]]["chat_template"],
+        }
+        return tokenizer.decode(tokenizer.apply_chat_template(row["prompt"], **how), skip_special_tokens=True)
 
-    planned = pyarrow.parquet.read_table(run / "prompts" / "train.parquet").column("prompt").to_pylist()
+    planned = pyarrow.parquet.read_table(run / "prompts" / "train.parquet").to_pylist()
     for step in range(1, STEPS + 1):
         lines = (rollouts / f"{step}.jsonl").read_text().splitlines()
         own = planned[(step - 1) * SIZE : step * SIZE]

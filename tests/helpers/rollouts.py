@@ -20,9 +20,11 @@ class Engine(LLMServerClient):
         super().__init__(config)
         self.fails, self.asked, self.seen = fails, [], {}
         self.answered = 0
+        self.prompts: list[list[int]] = []
 
     async def generate(self, request_id, *, prompt_ids, sampling_params, **_kwargs):
         self.asked.append(sampling_params)
+        self.prompts.append(list(prompt_ids))
         length = len(prompt_ids)
         self.seen[length] = self.seen.get(length, 0) + 1
         if self.fails and length == 13 and self.seen[length] == 2:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from configs.blocks.benchmarks import MathBenchmark
+from configs.prompt_mode import PromptMode
 from configs.schema import Evaluation, Hardware
 from eval import jobs, suite
 from eval.benchmarks import BenchmarkTask
@@ -18,6 +19,8 @@ from eval.records import Completion, Grade, Problem, Sample, Verdict
 class Bench:
     """One model, one benchmark of three problems, and everything that a test may change about them.
 
+    `modes` are those of the benchmarks' domains, of which there is one, `maths`; `asked` holds arguments of
+    the chat template and messages of each problem that was asked, in order.
     `generated` counts calls of the generator, `graded` calls of the grader, `generators` keeps the
     arguments of every constructed generator, `events` what happened in which order.
     """
@@ -38,6 +41,8 @@ class Bench:
         self.problems = [
             Problem(f"p{i}", ({"role": "user", "content": f"question {i}"},), str(i)) for i in range(3)
         ]
+        self.modes: dict[str, PromptMode] | None = None
+        self.asked: list[tuple[dict[str, Any], list[dict[str, str]]]] = []
         self.generated = self.graded = 0
         self.generators: list[dict[str, Any]] = []
         self.events: list[tuple] = []
@@ -94,6 +99,7 @@ class Bench:
             self.samples,
             lambda *progress: self.events.append(("progress", *progress)),
             cache_dir=self.cache,
+            modes=self.modes,
             make_generator=lambda **arguments: FakeGenerator(self, arguments),
         )
 
@@ -103,6 +109,7 @@ class FakeGenerator:
 
     def __init__(self, bench: Bench, arguments: dict[str, Any]) -> None:
         self.bench = bench
+        self.chat_template: dict[str, Any] = {}
         bench.generators.append(arguments)
 
     def __enter__(self) -> FakeGenerator:
@@ -115,6 +122,7 @@ class FakeGenerator:
         self, model_path, problems, mode, n, temperature, seed, max_tokens, on_progress
     ) -> dict[str, list[Completion]]:
         self.bench.generated += 1
+        self.bench.asked += [(dict(self.chat_template), list(problem.messages)) for problem in problems]
         self.bench.events.append(("generated", model_path.name, mode))
         on_progress(len(problems) * n)
         return {

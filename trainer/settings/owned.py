@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+CHAT_TEMPLATES = "protege.chat_templates"
+"""Key of ours in verl's config: all arguments of the chat template, of each domain that has its own. verl
+itself has one set for all rows; `trainer.within.agent_loop` reads these."""
 MODEL, LOSS = "actor_rollout_ref.model", "distillation.distillation_loss"
 
 RECIPE: Mapping[str, str] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any, NamedTuple, TypedDict
 
 import hydra
 import ray
 import torch
 import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopOutput,
@@ -22,6 +24,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from vllm.sampling_params import RequestOutputKind
 
 from trainer.processes import failures
+from trainer.settings.owned import CHAT_TEMPLATES
 from trainer.within.gathered import Gathered
 from trainer.within.one_engine import direct, is_plain
 
@@ -85,7 +88,9 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reward_function = get_custom_reward_fn(self.config)
-        self.loops: dict[str, AgentLoopBase] = {}
+        self.loops: dict[tuple[str, str | None], AgentLoopBase] = {}
+        own = OmegaConf.select(self.config, CHAT_TEMPLATES, default={})
+        self.chat_templates: dict[str, dict[str, Any]] = {name: dict(given) for name, given in own.items()}
         # an answer that may be interrupted to be continued by newer weights is asked for as verl does
         self.asked = WHOLE_ANSWERS if is_plain(self.llm_client) else {}
         self.llm_client = direct(self.llm_client, self.config)
@@ -126,7 +131,7 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
         try:
             # a sampling setting that is not given would be that of the training's rollouts
             sampling = {"top_p": 1.0, "top_k": -1, "logprobs": False, **one["sampling"], **self.asked}
-            loop = self._loop(self.rollout_config.agent.default_agent_loop)
+            loop = self._loop(self.rollout_config.agent.default_agent_loop, one["row"]["data_source"])
             output = await loop.run(sampling, raw_prompt=one["row"]["prompt"])
             result = await asyncio.to_thread(self._reward, output.response_ids, one["row"])
         except Exception as error:
@@ -152,7 +157,8 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
         **kwargs: Any,
     ) -> Any:
         try:
-            output = await self._loop(agent_name).run(sampling_params, **kwargs)
+            loop = self._loop(agent_name, plain(kwargs["data_source"]))
+            output = await loop.run(sampling_params, **kwargs)
             return await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
         except Exception as error:
             failures.record(self.config.protege.failures_file, "rollout", error)
@@ -200,11 +206,15 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
         rows = list_of_dict_to_tensordict(fields)
         await tq.async_kv_batch_put(keys=keys, fields=rows, tags=tags, partition_id=PARTITION)
 
-    def _loop(self, name: str) -> AgentLoopBase:
-        """The agent loop of this name; single-turn loops keep no state between rollouts."""
-        if name not in self.loops:
+    def _loop(self, name: str, domain: str) -> AgentLoopBase:
+        """The agent loop of this name that asks in the domain's mode; single-turn loops keep no state between
+        rollouts. A loop has one set of arguments for the chat template, so a domain with its own has a loop
+        of its own."""
+        own = self.chat_templates.get(domain)
+        key = (name, None if own is None else domain)
+        if key not in self.loops:
             assert name == "single_turn_agent", f"agent loop {name!r} may keep state and is not shared"
-            self.loops[name] = hydra.utils.instantiate(
+            self.loops[key] = hydra.utils.instantiate(
                 config=_agent_loop_registry[name],
                 trainer_config=DictConfigWrap(config=self.config),
                 server_manager=self.llm_client,
@@ -212,10 +222,19 @@ class LoudAgentLoopWorker(PlainAgentLoopWorker):
                 processor=self.processor,
                 hf_model_type=self.hf_model_type,
                 dataset_cls=self.dataset_cls,
-                data_config=DictConfigWrap(self.config.data),
+                data_config=DictConfigWrap(self._data_config(own)),
                 tools=ToolListWrap(self.tools),
             )
-        return self.loops[name]
+        return self.loops[key]
+
+    def _data_config(self, chat_template: dict[str, Any] | None) -> DictConfig:
+        """verl's settings of the data, with these arguments of the chat template in place of its own."""
+        if chat_template is None:
+            return self.config.data
+        changed = copy.deepcopy(self.config.data)
+        with open_dict(changed):
+            changed.apply_chat_template_kwargs = chat_template
+        return changed
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
         """The job's reward of a rollout, as verl's naive reward manager computes it, in a thread."""

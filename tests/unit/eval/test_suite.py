@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from configs.prompt_mode import PromptMode
 from configs.schema import Hardware
 from eval import jobs
 from eval.generation.model_folders import evaluated_model, model_digest
-from eval.records import Completion, Verdict, read_samples
+from eval.records import Completion, Problem, Verdict, read_samples
 from eval.suite import ModelUnderTest
 from tests.helpers import suite_fakes
 from tests.helpers.messages import refuses
@@ -95,6 +96,25 @@ def test_a_served_model_answers_elsewhere_by_the_same_settings(bench: Bench) -> 
     assert (greedy["mode"], greedy["n"], sampled["mode"], sampled["n"]) == ("greedy", 1, "sampled", 2)
     assert all((how["seed"], how["max_tokens"]) == (42, 16) for how in served.asked)
     assert bench.generated == 2  # of the model in a folder
+
+
+def test_problems_are_asked_in_the_mode_of_their_domain(bench: Bench) -> None:
+    bench.modes = {"maths": PromptMode({"think": True}, "Be short.")}
+    served = ServedElsewhere()
+    found = bench.evaluate(extra=served_model(served))
+    asked = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "question 0"}]
+    assert bench.asked[0] == ({"think": True}, asked) and len(bench.asked) == 6
+    assert [how["chat_template"] for how in served.asked] == [{"think": True}] * 2
+    assert all(samples[0].prompt == tuple(asked) for samples in found.values())
+
+
+def test_a_problem_with_a_system_message_of_its_own_is_refused(bench: Bench) -> None:
+    own = ({"role": "system", "content": "Mine."}, {"role": "user", "content": "question"})
+    bench.problems = [*bench.problems, Problem("p3", own, "3")]
+    assert len(bench.evaluate()["m", "bench"]) == 12
+    bench.modes = {"maths": PromptMode({}, "Be short.")}
+    with refuses("benchmark bench", "'p3'", "system_prompt"):
+        bench.evaluate()
 
 
 def test_a_served_models_answers_are_kept_by_its_digest(bench: Bench) -> None:

@@ -107,9 +107,7 @@ def passes(monkeypatch, name, run_dir, *overrides):
     return loaded, found
 
 
-@pytest.mark.parametrize(
-    "name", ["eight_domains", "lora_experts", "lora_student", "polished", "quickstart"]
-)
+@pytest.mark.parametrize("name", ["eight_domains", "lora_experts", "lora_student", "polished", "quickstart"])
 def test_it_passes_preflight(name, tmp_path, monkeypatch):
     passes(monkeypatch, name, tmp_path / "run")
 
@@ -146,9 +144,8 @@ def test_the_papers_config_passes_preflight(tmp_path, monkeypatch):
     prompts = load_config(RUNS["paper"]).config.prompts
     put_in_cache(tmp_path / HUB_CACHE, "datasets", prompts.path, {prompts.data_files: content})
     opened = []
-    task = SimpleNamespace(
-        problems=[SimpleNamespace(id="p", messages=({"role": "user", "content": "none"},))]
-    )
+    problems = [SimpleNamespace(id="p", messages=({"role": "user", "content": "none"},))]
+    task = SimpleNamespace(problems=problems, asked_in=lambda mode: SimpleNamespace(problems=problems))
     monkeypatch.setattr("eval.benchmarks.open_benchmark", lambda config: opened.append(config.name) or task)
     overrides = [f"student={models['student']}"]
     overrides += [f"domains.{domain}.expert.path={models[domain]}" for domain in ("math", "code")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from configs.prompt_mode import PLAIN
 from routing import lengths
 from routing.lengths import longest_prompts, prompts_above
 from routing.routers.decisions import RoutedPrompt
@@ -24,6 +25,9 @@ FAILING = {
 }
 
 
+MODES = {"math": [PLAIN]}
+
+
 def routed(text: str) -> RoutedPrompt:
     prompt = Prompt("id", ({"role": "user", "content": text},), "1", None, "math.jsonl", 1, "math")
     return RoutedPrompt(prompt, "math", "test")
@@ -33,7 +37,7 @@ def routed(text: str) -> RoutedPrompt:
 def test_a_chat_template_that_fails_is_told_with_prompt_and_student(tmp_path, template):
     write_model(tmp_path / "student", template=template)
     with refuses("math.jsonl, row 1", "chat template", tmp_path / "student") as caught:
-        longest_prompts([routed("1+1")], tmp_path / "student", {})
+        longest_prompts([routed("1+1")], tmp_path / "student", MODES)
     assert len(str(caught.value)) < 1000
 
 
@@ -50,9 +54,11 @@ def test_a_chat_template_that_adds_more_than_any_instruction_is_refused_at_the_f
 def test_of_a_text_that_no_model_reads_only_the_beginning_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(lengths, "LARGEST_TEXT", 50)
     student = write_model(tmp_path / "student", template=TEMPLATE)
-    assert longest_prompts([routed("1" * 3000)], student, {})["math"][0] == 50
-    assert [tokens for tokens, _ in prompts_above([routed("1" * 3000)], student, {}, 40)] == [50]
-    assert longest_prompts([routed("1" * 9)], student, {})["math"][0] == 10  # with the template's line break
+    assert longest_prompts([routed("1" * 3000)], student, MODES)["math"][0] == 50
+    assert [tokens for tokens, _ in prompts_above([routed("1" * 3000)], student, MODES, 40)] == [50]
+    assert (
+        longest_prompts([routed("1" * 9)], student, MODES)["math"][0] == 10
+    )  # with the template's line break
 
 
 def test_long_texts_are_not_all_read_at_once(tmp_path, monkeypatch):
@@ -71,5 +77,5 @@ def test_long_texts_are_not_all_read_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr("transformers.PreTrainedTokenizerFast.from_pretrained", lambda *_, **__: Tokenizer())
     rows = [routed("1" * size) for size in (10, 200, 60, 30, 50, 90, 9, 11)]
-    longest_prompts(rows, student, {})
+    longest_prompts(rows, student, MODES)
     assert read == [[200], [90], [60], [50, 30, 11], [10, 9]]

@@ -62,6 +62,7 @@ CHANGES = {
     "agent_loop_manager": ("m.Manager", {f"{ROLLOUT}.agent.agent_loop_manager_class": "m.Manager"}),
     "chat_template": ({"enable_thinking": False}, {"data.apply_chat_template_kwargs": None,
                                                    "data.apply_chat_template_kwargs.enable_thinking": False}),
+    "chat_templates": ({"math": {"think": True}}, {"protege.chat_templates.math.think": True}),
     "verl_overrides": ({"trainer.save_freq": 3, "ours.new": 1}, {"trainer.save_freq": 3, "ours.new": 1}),
     "verl_settings": ({f"{ACTOR}.optim.betas": [0, 0.5], f"{ROLLOUT}.engine_kwargs.vllm.x.y": 1},
                       {f"{ACTOR}.optim.betas": [0, 0.5], f"{ROLLOUT}.engine_kwargs.vllm.x.y": 1}),

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from common.digests import file_sha256, json_sha256
+from configs.prompt_mode import PLAIN, PromptMode
 from configs.schema import Hardware
 from eval import jobs, suite
+from eval.generation.model_folders import model_digest
 from eval.records import Verdict, read_samples
 from tests.helpers.suite_fakes import Bench
 
@@ -40,6 +43,8 @@ GENERATION_CHANGES = {
     "answer length": lambda bench: setattr(bench, "max_tokens", 17),
     "device": lambda bench: setattr(bench, "hardware", Hardware(device="cuda")),
     "vllm": lambda bench: bench.versions.update(vllm="0.99"),
+    "template's arguments": lambda bench: setattr(bench, "modes", {"maths": PromptMode({"think": True})}),
+    "system prompt": lambda bench: setattr(bench, "modes", {"maths": PromptMode({}, "Be short.")}),
     "transformers": lambda bench: bench.versions.update(transformers="99"),
 }
 
@@ -54,6 +59,38 @@ def test_whatever_changes_the_answers_generates_again(bench: Bench, change: str)
     bench.generated = bench.graded = 0
     bench.evaluate()
     assert (bench.generated, bench.graded) == (0, 0)
+
+
+def test_another_domains_mode_changes_nothing(bench: Bench) -> None:
+    bench.evaluate()
+    bench.modes = {"maths": PLAIN, "code": PromptMode({"think": True}, "Be short.")}
+    bench.evaluate()
+    assert (bench.generated, bench.graded) == (2, 1)
+
+
+def test_without_a_mode_the_key_is_that_of_before_there_were_modes(bench: Bench) -> None:
+    bench.evaluate()
+    here = Path(jobs.__file__).parent
+    code = [[str(file.relative_to(here)), file_sha256(file)] for file in sorted(here.glob("generation/*.py"))]
+    parts = {
+        "model": model_digest(bench.model),
+        "benchmark": ["bench", "problems"],
+        "chat_template": {},
+        "sampling": [True, 2, 1.0, 42],
+        "max_tokens": 16,
+        "context": None,
+        "device": ["cpu", "float32"],
+        "tensor_parallel": 1,
+        "versions": {package: "1" for package in jobs.GENERATION_PACKAGES},
+        "code": json_sha256(code),
+    }
+    key = jobs.read_key(bench.samples / "m" / "bench.jsonl").generation
+    assert key == json_sha256(parts)
+    (bench.samples / "m" / "bench.key.json").unlink()
+    bench.modes = {"maths": PromptMode({"think": True}, "Be short.")}
+    bench.evaluate()
+    changed = parts | {"chat_template": {"think": True}, "system_prompt": "Be short."}
+    assert jobs.read_key(bench.samples / "m" / "bench.jsonl").generation == json_sha256(changed)
 
 
 @pytest.mark.parametrize("package", ["math-verify", "evalplus"])

@@ -46,10 +46,11 @@ FAKE_WORKER = textwrap.dedent(
             continue
         held = folder
         answers = {}
+        told = json.dumps(request["chat_template"]) if request["chat_template"] else ""
         for prompt in request["prompts"]:
             text = prompt["messages"][0]["content"]
             answers[prompt["problem"]] = [
-                [f"{folder}|{text}|{seed}|{request['temperature']}", os.getpid(), True]
+                [f"{folder}|{text}|{seed}|{request['temperature']}{told}", os.getpid(), True]
                 for seed in prompt["seeds"]
             ]
             send(type="progress", done=sum(map(len, answers.values())))
@@ -93,6 +94,13 @@ def test_answers_are_keyed_by_problem_with_their_own_seeds(generator: Generator)
     seeds = [sample_seed(42, "p1", 0), sample_seed(42, "p1", 1)]
     assert [a.text for a in answers["p1"]] == [f"m|question 1|{seed}|0.7" for seed in seeds]
     assert isinstance(answers["p1"][0], Completion) and answers["p1"][0].finished is True
+
+
+def test_arguments_of_the_chat_template_are_those_of_when_a_request_is_made(generator: Generator) -> None:
+    generator.chat_template = {"think": True}
+    assert ask(generator, "m", 1)["p0"][0].text.endswith('|0.7{"think": true}')
+    generator.chat_template = {}
+    assert ask(generator, "m", 1)["p0"][0].text.endswith("|0.7")
 
 
 def test_greedy_has_neither_seed_nor_temperature(generator: Generator) -> None:

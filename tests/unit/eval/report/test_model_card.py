@@ -56,6 +56,16 @@ def test_the_card_of_an_adapter_says_what_it_lies_on_and_how_it_is_loaded(data):
     assert "peft" not in model_card(to_json(data), data.config_yaml)
 
 
+def test_the_card_says_how_each_domain_is_asked(data):
+    report = to_json(data)
+    assert "How to ask it" not in model_card(report, data.config_yaml, modes={"math": "", "code": ""})
+    modes = {"math": 'system_prompt "Be short."', "code": ""}
+    plain = re.sub(r"\\(.)", r"\1", model_card(report, data.config_yaml, modes=modes))
+    section = plain.split("## How to ask it")[1].split("## ")[0]
+    assert '- math: system_prompt "Be short."' in section
+    assert "- code: as the chat template does by itself" in section
+
+
 def test_a_local_base_model_is_not_published_as_a_hub_name(tmp_path, data):
     (tmp_path / "org" / "model").mkdir(parents=True)
     for student in (str(tmp_path / "org" / "model"), "./student"):

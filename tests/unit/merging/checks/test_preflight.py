@@ -70,7 +70,7 @@ def test_overlap_with_a_benchmark_is_noted(run, config, tmp_path, monkeypatch):
 
     def open_benchmark(benchmark):
         opened.append(benchmark.path)
-        return SimpleNamespace(problems=problems)
+        return SimpleNamespace(problems=problems, asked_in=lambda mode: SimpleNamespace(problems=problems))
 
     monkeypatch.setitem(sys.modules, "eval.benchmarks", SimpleNamespace(open_benchmark=open_benchmark))
     config["domains"]["math"]["benchmarks"] = [{"kind": "math", "name": "sums", "path": "bench.jsonl"}]

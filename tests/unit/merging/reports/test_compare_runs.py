@@ -186,6 +186,22 @@ def test_other_evaluation_settings_are_caveats_and_differences(tmp_path):
     assert any(limit.startswith("4 config values") for limit in found["limits"])
 
 
+def test_another_mode_is_a_caveat_and_is_compared(tmp_path):
+    """The problems are the same: the system message stands before them."""
+    config = config_of("b")
+    config["domains"]["math"] |= {"system_prompt": "Be short.", "chat_template": {"think": True}}
+    said = {"role": "system", "content": "Be short."}
+    asked = [replace(sample, prompt=(said, *sample.prompt)) for sample in answers(HALF)]
+    first = write_run(tmp_path / "a", {"student": answers(RIGHT)})
+    second = write_run(tmp_path / "b", {"student": asked}, config=config)
+    found = compared(first, second)
+    assert len(found["comparisons"]) == 1 and found["not_compared"] == []
+    (caveat,) = found["caveats"]
+    says(caveat, "math", "another mode", "think: true", "Be short.", "in b")
+    third = write_run(tmp_path / "c", {"student": asked}, config={**config, "name": "c"})
+    assert compared(second, third)["caveats"] == []
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

@@ -65,6 +65,8 @@ def test_the_same_config_continues(open_run, given, tmp_path):
         ("domains.math.prompts.limit=3", "domains"),
         ("student=./math_expert", "student"),
         ("chat_template={enable_thinking: false}", "chat_template"),
+        ("domains.math.chat_template={enable_thinking: true}", "domains"),
+        ("domains.code.system_prompt=Be short.", "domains"),
         ("mixing={kind: temperature, temperature: 2}", "mixing"),
         ("mixing={kind: balanced, order: curriculum}", "mixing"),
         ("conflicts=drop", "conflicts"),
@@ -144,6 +146,16 @@ def test_a_folder_that_holds_baselines_as_names_is_continued(open_run, given, tm
     stored.write_text(yaml.safe_dump({**content, "baselines": ["opd", "average"]}, sort_keys=False))
     assert load_config(stored).config == folder.config
     assert open_run(given, "baselines=[opd, average]").config == folder.config
+
+
+def test_a_folder_from_before_there_were_modes_is_continued(open_run, given, tmp_path):
+    folder = open_run(given)
+    stored = tmp_path / "run" / RESOLVED
+    content = yaml.safe_load(stored.read_text())
+    for domain in content["domains"].values():
+        assert (domain.pop("chat_template"), domain.pop("system_prompt")) == ({}, None)
+    stored.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert open_run(given).config == folder.config
 
 
 def test_the_users_file_is_kept_verbatim(tmp_path, given):

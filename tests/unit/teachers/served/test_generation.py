@@ -10,6 +10,7 @@ from eval.records import Completion, Problem
 from teachers.served.client import ServedError, ServedModel
 from teachers.served.generation import ServedAnswers
 from tests.helpers.fake_server import FakeServer
+from tests.helpers.mode_template import student_with
 from tests.helpers.paths import STUDENT
 
 PROBLEMS = [Problem(f"p{i}", ({"role": "user", "content": f"Math: {i}+{i}"},), None) for i in range(3)]
@@ -28,6 +29,7 @@ def answers(server: FakeServer, **changes) -> tuple[dict, list[int]]:
     )
     done: list[int] = []
     how = {"mode": "sampled", "n": 2, "temperature": 0.7, "seed": 5, "max_tokens": 20, "max_model_len": 160}
+    how |= {"chat_template": {}}
     return model.generate(PROBLEMS, **how | changes, on_progress=done.append), done
 
 
@@ -49,6 +51,25 @@ def test_the_prompt_is_the_students_and_the_seeds_are_those_of_every_other_model
     }
     wanted = sorted((prompts[p.id], sample_seed(5, p.id, i), 0.7) for p in PROBLEMS for i in range(2))
     assert sorted((body["prompt"], body["seed"], body["temperature"]) for body in server.bodies) == wanted
+
+
+def test_the_arguments_of_the_chat_template_reach_the_prompt(tmp_path):
+    student = student_with(tmp_path / "student")
+    read = AutoTokenizer.from_pretrained(student)
+    with FakeServer(STUDENT) as server:
+        served = ServedModel("domains.math.expert", server.url, "teacher")
+        model = ServedAnswers(served, "digest", 4096, str(student))
+        how = {
+            "mode": "greedy",
+            "n": 1,
+            "temperature": 1.0,
+            "seed": 5,
+            "max_tokens": 20,
+            "max_model_len": 160,
+        }
+        for arguments, text in (({}, "Math: 0+0\n"), ({"think": True}, "T Math: 0+0\n")):
+            model.generate(PROBLEMS[:1], **how, chat_template=arguments)
+            assert read.decode(server.bodies[-1]["prompt"]) == text
 
 
 def test_the_servers_own_sampling_settings_do_not_count(server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 
@@ -12,11 +13,13 @@ pytest.importorskip("verl.trainer.ppo.v1.agent_loop_tq")
 
 import torch
 from omegaconf import OmegaConf, open_dict
+from transformers import AutoTokenizer
 from verl.workers.rollout.llm_server import FullyAsyncLLMServerClient, LLMServerClient
 
 from configs.schema import Hardware
+from tests.helpers.mode_template import student_with
 from tests.helpers.paths import STUDENT
-from tests.helpers.rollouts import Engine, roll_out
+from tests.helpers.rollouts import PROMPTS, Engine, roll_out
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.within.agent_loop import USED_UP, LoudAgentLoopWorker, PlainAgentLoopWorker
@@ -130,6 +133,67 @@ def test_answers_are_asked_for_once_and_whole_where_nothing_interrupts_them(conf
     accepted = SamplingParams(**asked(LLMServerClient))
     assert accepted.output_kind == RequestOutputKind.FINAL_ONLY and not accepted.detokenize
     assert asked(FullyAsyncLLMServerClient) == {}
+
+
+class Teacher(LoudAgentLoopWorker):
+    """Keeps what a scorer is given: the ids of prompt and answer."""
+
+    scored: list[list[int]] = []  # noqa: RUF012
+
+    async def _compute_teacher_logprobs(self, output, prompt_ids, response_ids, validate, sample_kwargs=None):
+        Teacher.scored.append([*prompt_ids, *response_ids])
+
+
+def test_each_row_is_asked_by_the_arguments_of_its_domain(config, messages, monkeypatch, tmp_path):
+    """The engine, what is trained on and the scorer have the same ids."""
+    monkeypatch.setattr(Teacher, "scored", [])
+    changed = copy.deepcopy(config)
+    with open_dict(changed):
+        changed.actor_rollout_ref.model.path = str(student_with(tmp_path / "student"))
+        changed.protege.chat_templates = {"math": {"think": True}}
+        changed.data.apply_chat_template_kwargs = {}
+    read = AutoTokenizer.from_pretrained(STUDENT).decode
+
+    def asked() -> set[str]:
+        """Texts of the prompts that a rollout asks, trains on and has scored."""
+        messages.clear()
+        Teacher.scored.clear()
+        engine = roll_out(Teacher, changed)
+        prompts = {tuple(ids) for ids in engine.prompts}
+        assert prompts == {tuple(row["prompts"].tolist()) for row, _ in stored(messages).values()}
+        whole = {tuple(row["input_ids"].tolist()) for row, _ in stored(messages).values()}
+        assert whole == set(map(tuple, Teacher.scored))
+        return {read(list(ids)) for ids in prompts}
+
+    assert asked() == {f"T {text}\n" for text in PROMPTS}
+    with open_dict(changed):
+        changed.protege.chat_templates = {"code": {"think": True}}
+    assert asked() == {f"{text}\n" for text in PROMPTS}
+
+
+def test_a_validation_is_asked_by_the_arguments_of_its_domain(config, messages, tmp_path):
+    changed = copy.deepcopy(config)
+    with open_dict(changed):
+        changed.actor_rollout_ref.model.path = str(student_with(tmp_path / "student"))
+        changed.protege.chat_templates = {"math": {"think": True}}
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "1+1"}],
+            "data_source": domain,
+            "reward_model": {"style": "rule", "ground_truth": json.dumps("82")},
+            "extra_info": {"index": 0, "reward": "exact"},
+        }
+        for domain in ("math", "code")
+    ]
+
+    async def answers(engine):
+        worker = LoudAgentLoopWorker(changed, llm_client=engine)
+        await worker.answer([{"row": row, "sampling": {"temperature": 0.0}} for row in rows])
+
+    engine = Engine(changed)
+    asyncio.run(answers(engine))
+    read = AutoTokenizer.from_pretrained(STUDENT).decode
+    assert [read(ids) for ids in engine.prompts] == ["T 1+1\n", "1+1\n"] and messages == []
 
 
 def test_a_validation_is_judged_and_nothing_of_it_is_stored(config, messages):
