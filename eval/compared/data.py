@@ -7,11 +7,12 @@ compared only if both runs asked the same problems; what is not compared is list
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from eval.records import Mode, Sample
+    from eval.report.data import Outcome
     from eval.report.sections.trained_lambda import Trained
 
 MODES: tuple[Mode, ...] = ("sampled", "greedy")
@@ -85,11 +86,14 @@ class ModelComparison:
     n: int
     """Problems with judged answers of both."""
     p_value: float
-    verdict: Literal["beats", "matches within noise", "below"]
     unscored: int
     """Answers left out because one of a pair could not be judged."""
     same_answers: bool
     """Whether both runs hold the very same answers and verdicts."""
+    verdict: Outcome = "not measured"
+    """By the corrected p-value and the first run's margin; "not measured" before `build`."""
+    p_adjusted: float = 1.0
+    """`p_value` corrected for all comparisons but those of the same answers (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class Compared:
     not_compared: tuple[NotCompared, ...]
     caveats: tuple[str, ...]
     """Settings of the evaluation that differ and may move the differences."""
+    margin: float
+    """Difference that does not matter, in [0, 1]: the first run's."""
     config: tuple[Setting, ...]
     provenance: tuple[Setting, ...]
 
@@ -130,6 +136,7 @@ def build(first: RunRecord, second: RunRecord, created: str) -> Compared:
     reasons = {name: why_not(first, second, name) for name in shared}
     comparable = [name for name, reason in reasons.items() if reason is None]
     left_out = [NotCompared(name, reason) for name, reason in reasons.items() if reason is not None]
+    margin = first.config["evaluation"]["margin"] / 100
     rows: list[ModelComparison] = []
     for model in sorted(first.roles, key=lambda name: name != STUDENT):
         if first.roles[model] != second.roles.get(model):
@@ -145,12 +152,25 @@ def build(first: RunRecord, second: RunRecord, created: str) -> Compared:
         first=first,
         second=second,
         created=created,
-        rows=tuple(rows),
+        rows=tuple(_judged(rows, margin)),
         not_compared=(*left_out, *_models_alone(first, second)),
         caveats=tuple(_caveats(first, second, comparable)),
         config=tuple(settings_that_differ(first.config, second.config)),
         provenance=tuple(settings_that_differ(first.provenance, second.provenance)),
+        margin=margin,
     )
+
+
+def _judged(rows: Sequence[ModelComparison], margin: float) -> Iterator[ModelComparison]:
+    """The comparisons with corrected p-values and verdicts; the same answers are no question."""
+    from eval.statistics.intervals import holm
+    from eval.statistics.questions import outcome
+
+    adjusted = iter(holm([row.p_value for row in rows if not row.same_answers]))
+    for row in rows:
+        p_adjusted = 1.0 if row.same_answers else next(adjusted)
+        verdict = outcome(row.difference, row.lo, row.hi, p_adjusted, margin)
+        yield replace(row, p_adjusted=p_adjusted, verdict=verdict)
 
 
 # --------------------------------------------------------------------------------- what is comparable
@@ -214,6 +234,9 @@ def _caveats(first: RunRecord, second: RunRecord, benchmarks: Sequence[str]) -> 
     if ours["samples_per_problem"] != theirs["samples_per_problem"]:
         values = both(ours["samples_per_problem"], theirs["samples_per_problem"])
         yield f"Other number of sampled answers to a problem: {values}"
+    if ours["margin"] != theirs["margin"]:
+        values = both(f"{ours['margin']:g}", f"{theirs['margin']:g}")
+        yield f"Other margin of what counts as level, in points: {values}; here that of {names[0]}"
     if first.config["chat_template"] != second.config["chat_template"]:
         yield "Other arguments of the chat template, so the models read other text"
     for name in benchmarks:
@@ -260,7 +283,6 @@ def _row(
         hi=result.hi,
         n=result.n,
         p_value=result.p_value,
-        verdict=result.verdict,
         unscored=result.unscored,
         same_answers=answers[0] == answers[1],
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eval.records import Sample, Verdict
 from eval.statistics.intervals import mean_interval, paired_difference
-from eval.statistics.shares import Recovery, Share, Sides, macro_share, recovery, worst_share
+from eval.statistics.shares import Recovery, Sides, WorstShare, macro_share, recovery, worst_share
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def recover(
 
 def recover_over(
     domains: Mapping[str, Sequence[Sequence[Sample]]], seed: int
-) -> tuple[Recovery | None, Share | None]:
+) -> tuple[Recovery | None, WorstShare | None]:
     """The share of the way over all domains together, and the smallest of the domains' shares.
 
     `domains` holds the samples of student, teacher and base by domain, judged together as in `recover`; what

@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from eval.statistics.intervals import MIN_PROBLEMS, t_quantile
-
 Outcome = Literal["beats", "below", "level", "not decided"]
 
 SIGNIFICANT = 0.05
@@ -41,6 +39,8 @@ def deciding_problems(difference: float, spread: float, n: int, family: int, mar
     margin. `spread` is the standard deviation of the problems' differences, `n` the problems of a question
     that they did not decide: the answer is above it. None above `MOST_PROBLEMS`.
     """
+    from eval.statistics.intervals import MIN_PROBLEMS, t_quantile
+
     size, level = abs(difference), SIGNIFICANT / family
 
     def is_significant(problems: int) -> bool:

@@ -36,12 +36,17 @@ class Recovery:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of the way over several domains, 1 at the upper models, with its 95% interval."""
+class WorstShare:
+    """The smallest of several domains' shares of the way, 1 at the upper model, with its 95% interval."""
 
-    ratio: float
-    lo: float
-    hi: float
+    ratio: float | None
+    lo: float | None
+    hi: float | None
+    """None where a domain is unclear."""
+    domain: str | None
+    """Whose share it is."""
+    unclear: tuple[str, ...] = ()
+    """Domains whose upper model is not clearly above the lower one."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +109,22 @@ def macro_share(domains: Mapping[str, Sides], seed: int) -> Recovery | None:
     return _recovered(together)
 
 
-def worst_share(domains: Mapping[str, Sides], seed: int) -> Share | None:
-    """The smallest of the domains' shares of the way; None unless every domain's gap is clearly above 0.
+def worst_share(domains: Mapping[str, Sides], seed: int) -> WorstShare | None:
+    """The smallest of the domains' shares of the way; None where a domain has fewer than 6 common problems.
 
-    The smallest of several noisy shares lies below the smallest true one on average: it errs on the side of
-    caution.
+    It is given where every domain's gap is clearly above 0. The smallest of several noisy shares lies below
+    the smallest true one on average: it errs on the side of caution.
     """
-    drawn = _all_drawn(domains, seed)
-    if not drawn or any(d.gap_ends[0] <= 0 for d in drawn):
+    drawn = dict(zip(domains, _all_drawn(domains, seed), strict=False))
+    if not drawn:
         return None
-    smallest = np.min([d.ratios for d in drawn], axis=0)
-    lo, hi = _outer_quantiles(smallest, tail_level(min(d.n for d in drawn)))
-    return Share(min(d.gain / d.gap for d in drawn), lo, hi)
+    if unclear := tuple(domain for domain, each in drawn.items() if each.gap_ends[0] <= 0):
+        return WorstShare(None, None, None, None, unclear)
+    shares = {domain: each.gain / each.gap for domain, each in drawn.items()}
+    worst = min(shares, key=lambda domain: shares[domain])
+    smallest = np.min([each.ratios for each in drawn.values()], axis=0)
+    lo, hi = _outer_quantiles(smallest, tail_level(min(each.n for each in drawn.values())))
+    return WorstShare(shares[worst], lo, hi, worst)
 
 
 def _recovered(drawn: _Draws) -> Recovery:
