@@ -216,14 +216,14 @@ def _share_texts(share: DecodingShare) -> list[str]:
     if macro.ratio is None or macro.lo is None or macro.hi is None:
         first = f"{whole} not given, because the routed oracle is not clearly above the base ({gap})"
     else:
-        share = f"{points(macro.ratio)}% of the way, 95% interval {interval(macro.lo, macro.hi)}"
-        first = f"{whole} {share} (the way: {gap})"
+        found = f"{points(macro.ratio)}% of the way, 95% interval {interval(macro.lo, macro.hi)}"
+        first = f"{whole} {found} (the way: {gap})"
     if worst.ratio is None or worst.lo is None or worst.hi is None:
         unclear = ", ".join(worst.unclear)
         second = f"{smallest} not given, because the teacher is not clearly above the base in {unclear}"
     else:
-        share = f"{points(worst.ratio)}%, 95% interval {interval(worst.lo, worst.hi)}"
-        second = f"{smallest} ({worst.domain}) {share}"
+        found = f"{points(worst.ratio)}%, 95% interval {interval(worst.lo, worst.hi)}"
+        second = f"{smallest} ({worst.domain}) {found}"
     return [first, second]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from eval.report.data import (
     ORACLE_BASELINE,
@@ -27,6 +28,9 @@ from eval.report.data import (
 from eval.report.wording import why_missing
 from eval.statistics.intervals import holm
 from eval.statistics.questions import SIGNIFICANT, deciding_problems, intersection_p, outcome
+
+if TYPE_CHECKING:
+    from eval.records import Mode
 
 Key = tuple[str, str, str]
 """Model, other model and benchmark of a comparison."""
@@ -78,7 +82,7 @@ def _declared(evaluation: Evaluation, domains: Sequence[str]) -> Iterator[Questi
     has_merges = any(m.role == "baseline" and m.name in WEIGHT_MERGES for m in evaluation.models)
     for domain in domains:
         teacher = next((m for m in evaluation.models if m.role == "teacher" and m.domain == domain), None)
-        infos = [
+        infos: list[tuple[Mode, BenchmarkInfo | None]] = [
             (mode, primary_benchmark(evaluation.benchmarks, domain, mode))
             for mode in decodings(evaluation.benchmarks)
         ]

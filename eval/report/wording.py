@@ -297,5 +297,5 @@ def _opd_conclusion(rows: Mapping[str, ComparisonRow]) -> str:
     if worse:
         parts.append(f"is below it in {', '.join(worse)}")
     if len(better) + len(worse) < len(rows):
-        parts.append("is not told from it elsewhere")
+        parts.append("is not shown to differ from it elsewhere")
     return "ExOPD " + " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
