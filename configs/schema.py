@@ -78,6 +78,10 @@ class Evaluation(Strict):
     """Seed of the sampled answers."""
     harness: Literal["warn", "stop"] = "warn"
     """What a grader does to the run that accepts less than 99% of its benchmark's own solutions."""
+    margin: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Difference in accuracy, in points, that does not matter: the student is level with a model if the 95%
+    interval of their difference lies within it on both sides. It belongs to the merge: a run's folder refuses
+    another one, so that it is chosen before the results are seen."""
 
 
 class MergeConfig(Strict, DeclaredBaselines):

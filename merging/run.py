@@ -261,16 +261,15 @@ def _evaluation(folder: RunFolder, teachers: list[Teacher]) -> dict[str, Any]:
 
 
 def report(folder: RunFolder, teachers: list[Teacher], samples: dict) -> Path:
-    """Writes the report and prints its verdicts, but for those on the teachers of other domains."""
+    """Writes the report and prints its headline and every primary question."""
+    from eval.report.headline import ONE_TRAINING
     from merging.reports.reporting import write
 
     path = write(folder, teachers, samples)
-    names = folder.teacher_names()
-    for verdict in json.loads((folder.path / "report.json").read_text(encoding="utf-8"))["verdicts"]:
-        if verdict["role"] != "teacher" or verdict["against"] in (
-            names.get(verdict["domain"]),
-            verdict["domain"],
-        ):
-            say(verdict["sentence"])
+    found = json.loads((folder.path / "report.json").read_text(encoding="utf-8"))
+    say(found["headline"]["sentence"])
+    say(ONE_TRAINING)
+    for question in found["questions"]:
+        say(question["sentence"])
     say(f"report: {path}")
     return path

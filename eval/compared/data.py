@@ -7,13 +7,14 @@ compared only if both runs asked the same problems; what is not compared is list
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from configs.prompt_mode import PromptMode
 
 if TYPE_CHECKING:
     from eval.records import Mode, Sample
+    from eval.report.data import Outcome
     from eval.report.sections.trained_lambda import Trained
 
 MODES: tuple[Mode, ...] = ("sampled", "greedy")
@@ -94,11 +95,14 @@ class ModelComparison:
     n: int
     """Problems with judged answers of both."""
     p_value: float
-    verdict: Literal["beats", "matches within noise", "below"]
     unscored: int
     """Answers left out because one of a pair could not be judged."""
     same_answers: bool
     """Whether both runs hold the very same answers and verdicts."""
+    verdict: Outcome = "not measured"
+    """By the corrected p-value and the first run's margin; "not measured" before `build`."""
+    p_adjusted: float = 1.0
+    """`p_value` corrected for all comparisons but those of the same answers (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ class Compared:
     not_compared: tuple[NotCompared, ...]
     caveats: tuple[str, ...]
     """Settings of the evaluation that differ and may move the differences."""
+    margin: float
+    """Difference that does not matter, in [0, 1]: the first run's."""
     config: tuple[Setting, ...]
     provenance: tuple[Setting, ...]
 
@@ -139,6 +145,7 @@ def build(first: RunRecord, second: RunRecord, created: str) -> Compared:
     reasons = {name: why_not(first, second, name) for name in shared}
     comparable = [name for name, reason in reasons.items() if reason is None]
     left_out = [NotCompared(name, reason) for name, reason in reasons.items() if reason is not None]
+    margin = first.config["evaluation"]["margin"] / 100
     rows: list[ModelComparison] = []
     for model in sorted(first.roles, key=lambda name: name != STUDENT):
         if first.roles[model] != second.roles.get(model):
@@ -154,12 +161,25 @@ def build(first: RunRecord, second: RunRecord, created: str) -> Compared:
         first=first,
         second=second,
         created=created,
-        rows=tuple(rows),
+        rows=tuple(_judged(rows, margin)),
         not_compared=(*left_out, *_models_alone(first, second)),
         caveats=tuple(_caveats(first, second, comparable)),
         config=tuple(settings_that_differ(first.config, second.config)),
         provenance=tuple(settings_that_differ(first.provenance, second.provenance)),
+        margin=margin,
     )
+
+
+def _judged(rows: Sequence[ModelComparison], margin: float) -> Iterator[ModelComparison]:
+    """The comparisons with corrected p-values and verdicts; the same answers are no question."""
+    from eval.statistics.intervals import holm
+    from eval.statistics.questions import outcome
+
+    adjusted = iter(holm([row.p_value for row in rows if not row.same_answers]))
+    for row in rows:
+        p_adjusted = 1.0 if row.same_answers else next(adjusted)
+        verdict = outcome(row.difference, row.lo, row.hi, p_adjusted, margin)
+        yield replace(row, p_adjusted=p_adjusted, verdict=verdict)
 
 
 # --------------------------------------------------------------------------------- what is comparable
@@ -223,6 +243,9 @@ def _caveats(first: RunRecord, second: RunRecord, benchmarks: Sequence[str]) -> 
     if ours["samples_per_problem"] != theirs["samples_per_problem"]:
         values = both(ours["samples_per_problem"], theirs["samples_per_problem"])
         yield f"Other number of sampled answers to a problem: {values}"
+    if ours["margin"] != theirs["margin"]:
+        values = both(f"{ours['margin']:g}", f"{theirs['margin']:g}")
+        yield f"Other margin of what counts as level, in points: {values}; here that of {names[0]}"
     for domain in dict.fromkeys(first.benchmarks[name].domain for name in benchmarks):
         modes = [run.mode(domain) for run in (first, second)]
         if modes[0].key() != modes[1].key():
@@ -272,7 +295,6 @@ def _row(
         hi=result.hi,
         n=result.n,
         p_value=result.p_value,
-        verdict=result.verdict,
         unscored=result.unscored,
         same_answers=answers[0] == answers[1],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Literal
 
+from common.words import counted
 from eval.compared.data import STUDENT, Compared, ModelComparison, NotCompared, RunRecord, Setting
 from eval.report.sections.trained_lambda import in_one_line
 from eval.report.wording import claim, label_of, numbers, p_text, points
@@ -36,8 +37,8 @@ def sentence(data: Compared, row: ModelComparison) -> str:
     who = label_of(row.model, row.role)
     if row.same_answers:
         return f"{where}: {who} gives the same answers in {data.first.label} and {data.second.label}"
-    verb = claim(row.verdict, f"that of {data.second.label}")
-    return f"{where}: {who} of {data.first.label} {verb}: {numbers(row)}, {p_text(row.p_value)}"
+    said = claim(f"{who} of {data.first.label}", row.verdict, f"that of {data.second.label}")
+    return f"{where}: {said}: {numbers(row)}, adjusted {p_text(row.p_adjusted)}"
 
 
 def not_compared_sentence(item: NotCompared) -> str:
@@ -61,16 +62,12 @@ def limits(data: Compared) -> list[str]:
         "seed: another seed may move a student by more.",
     ]
     if data.rows:
+        compared = sum(not row.same_answers for row in data.rows)
         found.append(
-            f"Each of the {len(data.rows)} comparisons has its own 95% interval, with no correction for "
-            "their number."
+            f"The p-values of the {counted(compared, 'comparison')} of different answers are corrected for "
+            "each other (Holm); the 95% intervals are not. Level means that an interval lies within "
+            f"{points(data.margin)} points on both sides."
         )
-    for row in data.rows:
-        if row.model == STUDENT and row.verdict == "matches within noise" and not row.same_answers:
-            found.append(
-                f"{row.benchmark}, {row.mode}: a match within noise is no proof of equality; with "
-                f"n = {row.n} a difference below about {points((row.hi - row.lo) / 2)} points cannot be seen."
-            )
     changed = [setting.key for setting in data.config if setting.key != "name"]
     if len(changed) > 1:
         found.append(f"{len(changed)} config values differ: no difference can be laid to one of them alone.")

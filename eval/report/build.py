@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from eval.report import correction, wording
+from eval.report import questions, wording
 from eval.report.data import Evaluation, ReportData
 from eval.report.sections import limits
 from eval.report.sections.polished import PolishUse
@@ -15,9 +14,6 @@ from eval.report.sections.prompts import PromptUse
 from eval.report.sections.router import RouterSection
 from eval.report.sections.trained_lambda import Trained
 
-if TYPE_CHECKING:
-    pass
-
 
 def build(
     *,
@@ -25,6 +21,8 @@ def build(
     created: str,
     config_yaml: str,
     evaluation: Evaluation,
+    margin: float,
+    temperature: float,
     objective: Mapping[str, float],
     trained_lambda: Trained | None = None,
     routing: Mapping[str, int],
@@ -39,17 +37,22 @@ def build(
     probed: Sequence[ProbedDomain] = (),
     polished: PolishUse | None = None,
 ) -> ReportData:
-    """The report's data: what is given, and the verdicts and limits that follow from it."""
-    family = correction.corrected([*evaluation.comparisons, *evaluation.before_polish])
-    count = len(evaluation.comparisons)
-    evaluation = replace(evaluation, comparisons=family[:count], before_polish=family[count:])
+    """The report's data: what is given, and the verdicts and limits that follow from it.
+
+    margin: the difference that does not matter, in [0, 1]; temperature: that of the sampled answers.
+    """
     teachers = [m.domain for m in evaluation.models if m.role == "teacher" and m.domain is not None]
     domains = tuple(dict.fromkeys([*objective, *teachers, *(b.domain for b in evaluation.benchmarks)]))
+    evaluation, asked = questions.judged(evaluation, domains, margin)
     data = ReportData(
         run=run,
         created=created,
         config_yaml=config_yaml,
         domains=domains,
+        temperature=temperature,
+        margin=margin,
+        questions=asked,
+        all_teachers=questions.all_teachers(asked),
         verdicts=wording.verdicts(evaluation, domains),
         opd_sentence=wording.opd_sentence(evaluation, domains, objective, trained_lambda or {}),
         models=evaluation.models,
@@ -71,5 +74,6 @@ def build(
         headroom=evaluation.headroom,
         before_polish=evaluation.before_polish,
         polished=polished,
+        shares=evaluation.shares,
     )
     return replace(data, limits=tuple(limits.limits_of(data)))

@@ -7,26 +7,27 @@ was not measured on a benchmark has no `Score` there, an answer that could not b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from eval.records import is_asked
-from eval.report.sections.disagreements import Disagreements, find_disagreements
-from eval.report.sections.headroom import Headroom, find_headroom
+from eval.report.sections.disagreements import Disagreements
+from eval.report.sections.headroom import DecodingShare, Headroom
 from eval.report.sections.polished import PolishUse
 from eval.report.sections.probed import ProbedDomain
 from eval.report.sections.prompts import PromptUse
 from eval.report.sections.router import RouterSection
-from eval.report.sections.scores import Score, score_samples
+from eval.report.sections.scores import Score
 from eval.report.sections.trained_lambda import Trained
 
 if TYPE_CHECKING:
-    from eval.jobs import ModelUnderTest
-    from eval.records import Mode, Sample
+    from eval.records import Mode
 
 Role = Literal["base", "teacher", "student", "baseline"]
-Outcome = Literal["beats", "matches within noise", "below", "not measured"]
+Outcome = Literal["beats", "level", "not decided", "below", "not measured"]
+"""As `eval.statistics.questions`, or that nothing was measured."""
+QuestionKind = Literal["own teacher", "best weight merge"]
 
 ROLES: tuple[Role, ...] = ("student", "teacher", "base", "baseline")
 """Every role, in the order in which models are shown."""
@@ -37,12 +38,17 @@ OPD_BASELINE = "opd"
 ORACLE_BASELINE = "oracle"
 """Name of the routed oracle, whose answers are those of each benchmark's own teacher."""
 
-
 OPD_MORE_BASELINE = "opd_more"
 """Name of the distilled student after more distillation, for as many rollouts as the polish took."""
 
+WEIGHT_MERGES = ("average", "task_arithmetic", "ties", "dare", "extrapolation")
+"""Names of the baselines that are computed from the experts' weights alone."""
+
 DISTILLED = "distilled"
 """Name of the student as it was before its polish."""
+
+
+MODES: tuple[Mode, ...] = ("sampled", "greedy")
 
 
 @dataclass(frozen=True)
@@ -101,18 +107,61 @@ class ComparisonRow:
     hi: float
     n: int
     p_value: float | None
-    verdict: Outcome
+    spread: float = 0.0
+    """Standard deviation of the problems' differences."""
     unscored: int = 0
     """Answers of either side left out because one of a pair could not be judged."""
+    verdict: Outcome = "not measured"
+    """By the corrected p-value and the margin; "not measured" before `build`."""
     p_adjusted: float | None = None
-    """`p_value` corrected for all comparisons of the report (Holm); None before `build`."""
+    """`p_value` corrected for all questions of its family (Holm); None before `build`."""
     family: int = 0
-    """How many comparisons it is corrected for."""
+    """How many questions it is corrected for."""
+    primary: bool = False
+    """Whether it is a question of the primary family."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of the primary family, which is declared before anything is trained.
+
+    The student against its own teacher, or against the best weight merge, in one domain at one decoding.
+    """
+
+    kind: QuestionKind
+    domain: str
+    mode: Mode
+    benchmark: str | None
+    """Key of the benchmark that the domain is judged by; None where it has none."""
+    against: str | None
+    """The other model; None where there is none."""
+    row: ComparisonRow | None = None
+    """None where it could not be measured."""
+    absent: str = ""
+    """Why it could not."""
+    deciding: int | None = None
+    """Problems that would decide it; None where it is decided, or no number up to 100,000 would."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was found."""
+        return "not measured" if self.row is None else self.row.verdict
+
+
+@dataclass(frozen=True)
+class AllTeachers:
+    """The claim that the student beats every teacher in its own domain, at every decoding."""
+
+    p_value: float | None
+    """Of the intersection (`eval.statistics.questions`); None where a part was not measured."""
+    outcome: Literal["beats", "not shown", "not measured"]
+    absent: str = ""
+    """What was not measured."""
 
 
 @dataclass(frozen=True)
 class DomainVerdict:
-    """One sentence about one domain; the first of a domain is about its own teacher."""
+    """One sentence about one domain and one other model, on the benchmark that the domain is judged by."""
 
     domain: str
     against: str
@@ -133,6 +182,8 @@ class Evaluation:
     headroom: tuple[Headroom, ...] = ()
     before_polish: tuple[ComparisonRow, ...] = ()
     """The distilled student minus base, own teachers and OPD; empty where the student was not polished."""
+    shares: tuple[DecodingShare, ...] = ()
+    """Of the way from the base to the routed oracle, over all domains, at each decoding."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +196,13 @@ class ReportData:
     config_yaml: str
     """The config, verbatim."""
     domains: tuple[str, ...]
+    temperature: float
+    """At which the sampled answers were drawn."""
+    margin: float
+    """Difference that does not matter, in [0, 1]."""
+    questions: tuple[Question, ...]
+    """The primary family."""
+    all_teachers: AllTeachers
     verdicts: tuple[DomainVerdict, ...]
     opd_sentence: str
     """Whether the student beats plain OPD, or that this was not measured."""
@@ -182,6 +240,8 @@ class ReportData:
     """As of `Evaluation`."""
     polished: PolishUse | None = None
     """None where the student was not polished."""
+    shares: tuple[DecodingShare, ...] = ()
+    """As of `Evaluation`."""
 
     @property
     def student(self) -> ModelRow:
@@ -198,9 +258,9 @@ def benchmark_key(name: str, mode: Mode) -> str:
     return name if mode == "sampled" else f"{name}@greedy"
 
 
-def pool_key(domain: str) -> str:
+def pool_key(domain: str, mode: Mode) -> str:
     """Key of a domain's pooled benchmarks; a colon is in no benchmark's name."""
-    return f"domain:{domain}"
+    return benchmark_key(f"domain:{domain}", mode)
 
 
 def student_of(models: Sequence[ModelRow]) -> ModelRow:
@@ -217,179 +277,23 @@ def find_comparison(
     return next((c for c in comparisons if c.against == against and c.benchmark == benchmark), None)
 
 
-def primary_benchmark(benchmarks: Sequence[BenchmarkInfo], domain: str) -> BenchmarkInfo | None:
-    """The benchmark a domain is judged by: its pool, else its sampled benchmark, else its greedy one."""
-    own = [b for b in benchmarks if b.domain == domain]
-    return min(own, key=lambda b: (not b.pools, b.mode != "sampled"), default=None)
+def primary_benchmark(
+    benchmarks: Sequence[BenchmarkInfo], domain: str, mode: Mode | None = None
+) -> BenchmarkInfo | None:
+    """The benchmark a domain is judged by at a decoding: its pool, else its own; without a decoding at the
+    sampled one, else greedy."""
+    own = [b for b in benchmarks if b.domain == domain and mode in (None, b.mode)]
+    return min(own, key=lambda b: (b.mode != "sampled", not b.pools), default=None)
 
 
-# ------------------------------------------------------------------------------------ from samples
+def decodings(benchmarks: Sequence[BenchmarkInfo]) -> tuple[Mode, ...]:
+    """The decodings that were evaluated, sampled first."""
+    return tuple(mode for mode in MODES if any(b.mode == mode for b in benchmarks))
 
 
-def from_samples(
-    samples: Mapping[tuple[str, str], Sequence[Sample]],
-    models: Sequence[ModelInfo | ModelUnderTest],
-    benchmarks: Sequence[BenchmarkInfo],
-    seed: int,
-) -> Evaluation:
-    """Scores, paired comparisons and disagreements from graded samples.
-
-    `samples` maps (model, benchmark) to that model's answers; the modes may be mixed in one list or
-    come under their own keys, since every sample names its mode. `benchmarks` declares every key that
-    should have been measured. A domain with several sampled benchmarks gets a pool over their problems,
-    in which every problem counts once; `seed` is that of the bootstrap.
-    """
-    graded = _by_key(samples)
-    infos = _with_pools(benchmarks)
-    _add_pools(graded, models, infos)
-    votable = _with_final_answers(graded, infos)
-    rows = []
-    for model in sorted((_info(model) for model in models), key=lambda m: m.place):
-        keys = [b.name for b in infos if graded.get((model.name, b.name))]
-        scores = {key: score_samples(graded[model.name, key], key in votable) for key in keys}
-        rows.append(ModelRow(model.name, model.role, model.domain, model.path, scores))
-    student = student_of(rows)
-    return Evaluation(
-        models=tuple(rows),
-        benchmarks=infos,
-        comparisons=tuple(_comparisons(graded, student, rows, infos, seed)),
-        disagreements=tuple(
-            find_disagreements(
-                domain=teacher.domain,
-                teacher=teacher.name,
-                student_samples=_answers(graded, student.name, teacher.domain, infos),
-                teacher_samples=_answers(graded, teacher.name, teacher.domain, infos),
-            )
-            for teacher in rows
-            if teacher.role == "teacher" and teacher.domain is not None
-        ),
-        headroom=tuple(_headroom(graded, rows, infos, seed)),
-        before_polish=tuple(_before_polish(graded, rows, infos, seed)),
-    )
-
-
-def _info(model: ModelInfo | ModelUnderTest) -> ModelInfo:
-    return ModelInfo(model.name, model.role, model.domain, None if model.path is None else str(model.path))
-
-
-Graded = dict[tuple[str, str], list["Sample"]]
-
-
-def _by_key(samples: Mapping[tuple[str, str], Sequence[Sample]]) -> Graded:
-    graded: Graded = {}
-    for (model, _), answers in samples.items():
-        for answer in answers:
-            graded.setdefault((model, benchmark_key(answer.benchmark, answer.mode)), []).append(answer)
-    return graded
-
-
-def _with_pools(benchmarks: Sequence[BenchmarkInfo]) -> tuple[BenchmarkInfo, ...]:
-    """The benchmarks, each domain's pool before its members."""
-    infos: list[BenchmarkInfo] = []
-    for domain in dict.fromkeys(b.domain for b in benchmarks):
-        own = [b for b in benchmarks if b.domain == domain]
-        members = tuple(b.name for b in own if b.mode == "sampled")
-        if len(members) > 1:
-            description = f"all problems of {', '.join(members)}, each counting once"
-            infos.append(BenchmarkInfo(pool_key(domain), domain, "sampled", description, None, members))
-        infos.extend(own)
-    return tuple(infos)
-
-
-def _add_pools(
-    graded: Graded, models: Sequence[ModelInfo | ModelUnderTest], infos: Sequence[BenchmarkInfo]
-) -> None:
-    """A model that lacks one member of a pool has no pooled score: it would not be comparable."""
-    for info in infos:
-        for model in models:
-            parts = [graded.get((model.name, member), []) for member in info.pools]
-            if parts and all(parts):
-                graded[model.name, info.name] = [
-                    replace(s, problem_id=f"{s.benchmark}/{s.problem_id}") for part in parts for s in part
-                ]
-
-
-def _with_final_answers(graded: Graded, infos: Sequence[BenchmarkInfo]) -> set[str]:
-    """Keys of the benchmarks, and of the pools of such, whose answers can be voted on."""
-    from eval.statistics.at_k import has_final_answers
-
-    own = {key for (_, key), answers in graded.items() if has_final_answers(answers)}
-    return {info.name for info in infos if own.issuperset(info.pools or (info.name,))}
-
-
-def _comparisons(
-    graded: Graded, student: ModelRow, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
-) -> Iterator[ComparisonRow]:
-    """A model, such as the student, against every other one, wherever both have a judged answer to the same
-    problem."""
-    from eval.statistics.compare import compare
-
-    for info in infos:
-        ours = graded.get((student.name, info.name), [])
-        for other in rows:
-            theirs = graded.get((other.name, info.name), [])
-            if other.name == student.name or not _have_common_problem(ours, theirs):
-                continue
-            result = compare(ours, theirs, seed)
-            yield ComparisonRow(
-                model=student.name,
-                against=other.name,
-                benchmark=info.name,
-                difference=result.difference,
-                lo=result.lo,
-                hi=result.hi,
-                n=result.n,
-                p_value=result.p_value,
-                verdict=result.verdict,
-                unscored=result.unscored,
-            )
-
-
-def _before_polish(
-    graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
-) -> Iterator[ComparisonRow]:
-    """The distilled student against base, OPD and each benchmark's own teachers."""
-    for distilled in (row for row in rows if row.name == DISTILLED):
-        for info in infos:
-            others = [
-                row
-                for row in rows
-                if row.role == "base"
-                or row.name == OPD_BASELINE
-                or (row.role == "teacher" and row.domain == info.domain)
-            ]
-            yield from _comparisons(graded, distilled, others, [info], seed)
-
-
-def _have_common_problem(ours: Sequence[Sample], theirs: Sequence[Sample]) -> bool:
-    """Whether a problem is left once `compare` drops unscored answers and their partners."""
-    dropped = {_pair(answer) for answer in (*ours, *theirs) if answer.verdict == "unscored"}
-    left = [{a.problem_id for a in side if _pair(a) not in dropped} for side in (ours, theirs)]
-    return bool(left[0] & left[1])
-
-
-def _pair(answer: Sample) -> tuple[str, int]:
-    return answer.problem_id, answer.index
-
-
-def _headroom(
-    graded: Graded, rows: Sequence[ModelRow], infos: Sequence[BenchmarkInfo], seed: int
-) -> Iterator[Headroom]:
-    """Of every domain that has a benchmark and a teacher, by the benchmark it is judged by."""
-    base = next((model.name for model in rows if model.role == "base"), "")
-    for domain in dict.fromkeys(info.domain for info in infos):
-        teacher = next((m.name for m in rows if m.role == "teacher" and m.domain == domain), None)
-        info = primary_benchmark(infos, domain)
-        assert info is not None, "it is the domain of a benchmark"
-        names = {"student": student_of(rows).name, "teacher": teacher, "base": base}
-        sides = {role: graded.get((name, info.name), []) for role, name in names.items()}
-        if teacher is not None and (found := find_headroom(domain, info.name, sides, teacher, seed)):
-            yield found
-
-
-def _answers(graded: Graded, model: str, domain: str, infos: Sequence[BenchmarkInfo]) -> list[Sample]:
-    own = [b for b in infos if b.domain == domain and not b.pools]
-    return [answer for info in own for answer in graded.get((model, info.name), [])]
-
-
-# ------------------------------------------------------------------------------------------- build
+def best_merge(models: Sequence[ModelRow], benchmark: str) -> ModelRow | None:
+    """The weight merge with the highest accuracy on a benchmark, of equal ones the first."""
+    merges = [model for model in models if model.role == "baseline" and model.name in WEIGHT_MERGES]
+    accuracies = [(score.accuracy, m) for m in merges if (score := m.scores.get(benchmark)) is not None]
+    scored = [(accuracy, model) for accuracy, model in accuracies if accuracy is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.words import duration
-from eval.report import plots, wording
-from eval.report.data import BenchmarkInfo, ModelRow, ReportData, primary_benchmark
+from eval.report import headline, plots, wording
+from eval.report.data import BenchmarkInfo, ModelRow, ReportData, decodings, primary_benchmark
 from eval.report.sections import trained_lambda
 from eval.report.sections.curves import Panel, Series
 
@@ -21,17 +21,94 @@ class Figure:
     main: bool = True
 
 
-def accuracy_figures(data: ReportData) -> list[Figure]:
-    """A scatter for two benchmarked domains, a dot plot for each domain otherwise."""
-    primary = [(domain, primary_benchmark(data.benchmarks, domain)) for domain in data.domains]
-    judged = [(domain, info) for domain, info in primary if info is not None]
+def headline_figure(data: ReportData) -> Figure | None:
+    """The models of the headline at every decoding: in two domains a scatter, otherwise the student minus
+    each of the others. None where nothing was measured."""
+    judged = _judged(data)
     if len(judged) == 2:
-        (x_domain, x), (y_domain, y) = judged
-        scatter = _scatter(data.models, x_domain, x, y_domain, y)
-        return [scatter] if scatter else []
-    dots = [_dots(data.models, domain, info, f"accuracy-{i}") for i, (domain, info) in enumerate(judged)]
-    found = [figure for figure in dots if figure]
-    return [replace(found[0], caption=f"{found[0].caption} {LEGEND}"), *found[1:]] if found else []
+        return _both_decodings(data, *judged)
+    return _forest(data)
+
+
+def _both_decodings(data: ReportData, x_domain: str, y_domain: str) -> Figure | None:
+    """Each model of the headline sampled, and a dotted line to where greedy decoding takes it."""
+    rows = headline.head_rows(data)
+    shown = {cell.model.name for row in rows for cell in row.cells.values() if cell.model}
+    models = [model for model in data.models if model.name in shown]
+    first, *rest = decodings(data.benchmarks)
+    found: dict[str, list[plots.Point]] = {}
+    for mode in (first, *rest):
+        x, y = (primary_benchmark(data.benchmarks, domain, mode) for domain in (x_domain, y_domain))
+        for point in _points(models, x, y) if x and y else ():
+            if mode == first:
+                found[point.label] = [point]
+            elif point.label in found:
+                found[point.label].append(point)
+    points = [replace(own[0], then=own[1] if len(own) > 1 else None) for own in found.values()]
+    if not points:
+        return None
+    named = [wording.decoding(mode, data.temperature) for mode in (first, *rest)]
+    desc = "; ".join(
+        f"{p.label}, {where}: {x_domain} {_said(p.both[0])}, {y_domain} {_said(p.both[1])}"
+        for own in found.values()
+        for p, where in zip(own, named, strict=False)
+    )
+    title = f"Accuracy in {x_domain} and {y_domain}"
+    svg = plots.scatter("headline", points, x_domain, y_domain, title, desc)
+    pairs = f" Filled: {named[0]}; hollow, at the end of the dotted line: {named[1]}." if rest else ""
+    shapes = MARKS if rest else "Diamond: student; squares: teachers; circle: base; triangle: weight merge"
+    return Figure(svg, f"{title}, up and to the right is better.{pairs} {shapes}. Whiskers: 95% intervals.")
+
+
+MARKS = "Diamond: student; square: teacher; circle: base; triangle: weight merge"
+
+
+def _forest(data: ReportData) -> Figure | None:
+    roles = {"own teacher": "teacher", "best weight merge": "baseline"}
+    points, said = [], []
+    for asked in data.questions:
+        if asked.row is None:
+            continue
+        estimate = (asked.row.difference, asked.row.lo, asked.row.hi)
+        mode = "" if asked.mode == "sampled" else " greedy"
+        points.append(plots.Point(f"{asked.domain}{mode}", roles[asked.kind], estimate))
+        said.append(f"{asked.domain}{mode}, minus {asked.kind}: {wording.numbers(asked.row)}")
+    if not points:
+        return None
+    title = "The student minus its own teacher and the best weight merge"
+    svg = plots.forest("headline", points, data.margin, title, "; ".join(said))
+    return Figure(
+        svg,
+        f"{title}, in points with 95% intervals. Right of the line the student is better; the band is the "
+        f"margin of {wording.points(data.margin)} points. Squares: teacher; triangles: weight merge.",
+    )
+
+
+def accuracy_figures(data: ReportData) -> list[Figure]:
+    """At each decoding a scatter for two benchmarked domains, a dot plot for each domain otherwise."""
+    judged, found = _judged(data), []
+    for mode in decodings(data.benchmarks):
+        infos = [
+            (domain, info)
+            for domain in judged
+            if (info := primary_benchmark(data.benchmarks, domain, mode)) is not None
+        ]
+        added = "" if mode == "sampled" else "-greedy"
+        if len(judged) == len(infos) == 2:
+            (x_domain, x), (y_domain, y) = infos
+            found.append(_scatter(data.models, x_domain, x, y_domain, y, f"accuracy{added}"))
+        else:
+            found += [
+                _dots(data.models, domain, info, f"accuracy{added}-{i}")
+                for i, (domain, info) in enumerate(infos)
+            ]
+    figures = [figure for figure in found if figure]
+    return [replace(figures[0], caption=f"{figures[0].caption} {LEGEND}"), *figures[1:]] if figures else []
+
+
+def _judged(data: ReportData) -> list[str]:
+    """Domains that have a benchmark."""
+    return [domain for domain in data.domains if primary_benchmark(data.benchmarks, domain) is not None]
 
 
 def curve_figures(found: Sequence[Panel], domains: Sequence[str]) -> list[Figure]:
@@ -122,13 +199,9 @@ def _dash_group(series: Series) -> str:
 
 
 def _scatter(
-    models: Sequence[ModelRow], x_domain: str, x: BenchmarkInfo, y_domain: str, y: BenchmarkInfo
+    models: Sequence[ModelRow], x_domain: str, x: BenchmarkInfo, y_domain: str, y: BenchmarkInfo, key: str
 ) -> Figure | None:
-    points = [
-        plots.Point(_point_label(model), model.role, on_x, on_y)
-        for model in models
-        if (on_x := _estimate(model, x)) and (on_y := _estimate(model, y))
-    ]
+    points = _points(models, x, y)
     if not points:
         return None
     x_label, y_label = wording.benchmark_label(x), wording.benchmark_label(y)
@@ -136,9 +209,21 @@ def _scatter(
     desc = "; ".join(
         f"{p.label}: {x_label} {on_x}, {y_label} {on_y}" for p, (on_x, on_y) in zip(points, said, strict=True)
     )
-    title = f"Accuracy in {x_domain} against accuracy in {y_domain}"
-    svg = plots.scatter("accuracy", points, x_label, y_label, title, desc)
-    return Figure(svg, f"{title}. {LEGEND}")
+    title = f"Accuracy in {x_domain} against accuracy in {y_domain}{_mode(x)}"
+    return Figure(plots.scatter(key, points, x_label, y_label, title, desc), f"{title}.")
+
+
+def _points(models: Sequence[ModelRow], x: BenchmarkInfo, y: BenchmarkInfo) -> list[plots.Point]:
+    """The models with a score on both."""
+    return [
+        plots.Point(_point_label(model), model.role, on_x, on_y)
+        for model in models
+        if (on_x := _estimate(model, x)) and (on_y := _estimate(model, y))
+    ]
+
+
+def _mode(info: BenchmarkInfo) -> str:
+    return ", greedy" if info.mode == "greedy" else ""
 
 
 def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str) -> Figure | None:
@@ -149,7 +234,7 @@ def _dots(models: Sequence[ModelRow], domain: str, info: BenchmarkInfo, key: str
     ]
     if not points:
         return None
-    title = f"Accuracy in {domain}"
+    title = f"Accuracy in {domain}{_mode(info)}"
     desc = "; ".join(f"{p.label}: {_said(p.x)}" for p in points)
     svg = plots.dot_plot(key, points, wording.benchmark_label(info), title, desc)
     return Figure(svg, f"{title}.")

@@ -9,9 +9,10 @@ from typing import Any
 
 from common.files import write_text
 from configs.reading.yaml_text import parse_yaml
+from eval.report.headline import ONE_TRAINING
 from eval.report.render import md, md_code
 from eval.report.sections import polished, trained_lambda
-from eval.report.wording import NOT_MEASURED, correction_note, interval, label_of, percent, points
+from eval.report.wording import NOT_MEASURED, interval, label_of, p_number, percent, points
 
 HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 POLISHED = ", and then polished by reinforcement learning on the rewards of their domains"
@@ -109,7 +110,10 @@ def _use_of(adapter: str | None, config: Mapping[str, Any]) -> list[str]:
 
 
 def _results(report: Mapping[str, Any]) -> Iterator[str]:
-    yield "\n".join(f"- {md(verdict['sentence'])}." for verdict in report["verdicts"])
+    yield f"**{md(report['headline']['sentence'])}.**"
+    yield f"{ONE_TRAINING}."
+    if report["questions"]:
+        yield "\n".join(f"- {md(question['sentence'])}." for question in report["questions"])
     yield md(report["opd"])
     if report["benchmarks"]:
         yield "Accuracy, with its 95% interval in parentheses:"
@@ -129,14 +133,21 @@ def _accuracy_table(report: Mapping[str, Any]) -> str:
 
 
 def _comparison_table(report: Mapping[str, Any]) -> str:
-    rows = [["Against", "Benchmark", "Difference", "95% interval", "n", "Verdict"]]
-    rows.append(["---", "---", "--:", "--:", "--:", "---"])
+    rows = [["Against", "Benchmark", "Difference", "95% interval", "n", "Adjusted p", "Verdict"]]
+    rows.append(["---", "---", "--:", "--:", "--:", "--:", "---"])
     for row in report["comparisons"]:
         other = label_of(row["against"], report["models"][row["against"]]["role"])
         numbers = [points(row["difference"], plus=True), interval(*row["interval"]), str(row["n"])]
-        note = correction_note(row["verdict"], row["p_adjusted"], row["family"])
-        verdict = f"{row['verdict']} ({note})" if note else row["verdict"]
-        rows.append([md(other), md(_key_text(report, row["benchmark"])), *numbers, verdict])
+        verdict = row["verdict"] + " (primary)" * row["primary"]
+        rows.append(
+            [
+                md(other),
+                md(_key_text(report, row["benchmark"])),
+                *numbers,
+                md(p_number(row["p_adjusted"])),
+                verdict,
+            ]
+        )
     return _table(rows)
 
 
@@ -146,9 +157,8 @@ def _table(rows: list[list[str]]) -> str:
 
 def _key_text(report: Mapping[str, Any], key: str) -> str:
     info = report["benchmarks"][key]
-    if info["pools"]:
-        return f"{info['domain']}, pooled"
-    return key.removesuffix("@greedy") + (" (greedy)" if info["mode"] == "greedy" else "")
+    name = f"{info['domain']}, pooled" if info["pools"] else key.removesuffix("@greedy")
+    return name + (" (greedy)" if info["mode"] == "greedy" else "")
 
 
 def _score_text(score: Mapping[str, Any] | None) -> str:

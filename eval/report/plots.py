@@ -12,7 +12,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Point:
     role: str
     x: Estimate
     y: Estimate | None = None
+    then: Point | None = None
+    """The same model decoded otherwise, for a scatter: drawn hollow, at the end of a dotted line."""
 
     @property
     def both(self) -> tuple[Estimate, Estimate]:
@@ -108,13 +110,21 @@ def _styled(draw: Callable[Concatenate[str, Rest], str]) -> Callable[Concatenate
 def scatter(key: str, points: Sequence[Point], x_label: str, y_label: str, title: str, desc: str) -> str:
     """Two accuracies of every model against each other, with interval whiskers and direct labels."""
     figure, axes = _figure(height=320)
-    for point in points:
-        style = ROLE_STYLES[point.role]
-        (x, x_lo, x_hi), (y, y_lo, y_hi) = (_percent(estimate) for estimate in point.both)
+    everywhere = [each for point in points for each in (point, point.then) if each]
+    for each in everywhere:
+        style = ROLE_STYLES[each.role]
+        (x, x_lo, x_hi), (y, y_lo, y_hi) = (_percent(estimate) for estimate in each.both)
         axes.plot([x_lo, x_hi], [y, y], color=style.colour, linewidth=1.1)
         axes.plot([x, x], [y_lo, y_hi], color=style.colour, linewidth=1.1)
-        _mark(axes, x, y, style)
-    _limits(axes, points)
+        if each.then:
+            ends = zip((x, y), (100 * estimate[0] for estimate in each.then.both), strict=True)
+            axes.plot(*ends, color=style.colour, linewidth=1.1, linestyle=LINE_DASHES[2])
+    for each in everywhere:  # after all lines, which would cover a hollow mark
+        style, is_pair = ROLE_STYLES[each.role], any(point.then for point in points)
+        hollow = each not in points if is_pair else style.hollow
+        x, y = (100 * estimate[0] for estimate in each.both)
+        _mark(axes, x, y, replace(style, hollow=hollow))
+    _limits(axes, everywhere)
     axes.set_xlabel(f"{x_label} accuracy (%)")
     axes.set_ylabel(f"{y_label} accuracy (%)")
     _label_points(figure, axes, points)
@@ -122,19 +132,22 @@ def scatter(key: str, points: Sequence[Point], x_label: str, y_label: str, title
 
 
 @_styled
+def forest(key: str, points: Sequence[Point], margin: float, title: str, desc: str) -> str:
+    """Differences, one row each with its interval, the line of no difference and the margin around it."""
+    figure, axes = _figure(height=62 + 25 * len(points))
+    axes.axvspan(-100 * margin, 100 * margin, color=RULE, alpha=0.45, linewidth=0)
+    axes.axvline(0, color=MUTED, linewidth=1)
+    _rows(axes, points)
+    axes.set_xlabel("difference in accuracy (points)")
+    return _svg(figure, key, title, desc)
+
+
+@_styled
 def dot_plot(key: str, points: Sequence[Point], x_label: str, title: str, desc: str) -> str:
     """One accuracy of every model, one row each, with interval whiskers."""
     figure, axes = _figure(height=62 + 25 * len(points))
-    for row, point in enumerate(points):
-        style = ROLE_STYLES[point.role]
-        x, lo, hi = _percent(point.x)
-        axes.plot([lo, hi], [row, row], color=style.colour, linewidth=1.3)
-        _mark(axes, x, row, style)
-    axes.set_yticks(range(len(points)), [_short(point.label) for point in points])
-    axes.set_ylim(len(points) - 0.4, -0.6)
+    _rows(axes, points)
     axes.set_xlabel(f"{x_label} accuracy (%)")
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.margins(x=0.06)
     return _svg(figure, key, title, desc)
 
 
@@ -226,6 +239,19 @@ def _percent(estimate: Estimate) -> Estimate:
     return 100 * value, 100 * lo, 100 * hi
 
 
+def _rows(axes: Axes, points: Sequence[Point]) -> None:
+    """A row for each point: its name, its value, and a whisker."""
+    for row, point in enumerate(points):
+        style = ROLE_STYLES[point.role]
+        x, lo, hi = _percent(point.x)
+        axes.plot([lo, hi], [row, row], color=style.colour, linewidth=1.3)
+        _mark(axes, x, row, style)
+    axes.set_yticks(range(len(points)), [_short(point.label) for point in points])
+    axes.set_ylim(len(points) - 0.4, -0.6)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.margins(x=0.06)
+
+
 def _mark(axes: Axes, x: float, y: float, style: RoleStyle) -> None:
     axes.plot(
         [x],
@@ -253,7 +279,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     figure.canvas.draw()
     figure.set_layout_engine("none")
     frame = axes.get_window_extent()
-    taken = [box for point in points for box in _obstacles(axes, point)]
+    taken = [box for p in points for each in (p, p.then) if each for box in _obstacles(axes, each)]
     for point in points:
         text = _short(point.label)
         x, y = axes.transData.transform([100 * estimate[0] for estimate in point.both])
@@ -297,6 +323,11 @@ def _obstacles(axes: Axes, point: Point) -> Iterator[Box]:
     yield centre - 6, middle - 6, centre + 6, middle + 6
     yield left, middle - 1.5, right, middle + 1.5
     yield centre - 1.5, bottom, centre + 1.5, top
+    if point.then:  # the dotted line, as a row of small boxes
+        end_x, end_y = to_canvas([100 * estimate[0] for estimate in point.then.both])
+        for part in (i / 12 for i in range(1, 12)):
+            at_x, at_y = centre + part * (end_x - centre), middle + part * (end_y - middle)
+            yield at_x - 3, at_y - 3, at_x + 3, at_y + 3
 
 
 def _cost(box: Box, taken: Sequence[Box], frame: Bbox) -> float:

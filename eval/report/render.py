@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import write_text
 from common.words import duration
-from eval.report import figures, wording
+from eval.report import figures, headline, wording
 from eval.report.data import DISTILLED, OPD_MORE_BASELINE, ComparisonRow, ModelRow, ReportData
 from eval.report.sections import headroom, polished, probed, prompts, scores, trained_lambda
 from eval.report.sections.curves import Series, panels
@@ -54,6 +54,12 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "run": data.run,
         "created": data.created,
         "domains": list(data.domains),
+        "headline": {
+            "sentence": headline.sentence(data.questions, data.all_teachers),
+            "outcome": data.all_teachers.outcome,
+            "p_value": data.all_teachers.p_value,
+        },
+        "questions": [headline.to_json(row, data.margin) for row in headline.question_rows(data)],
         "verdicts": [
             {
                 "domain": v.domain,
@@ -81,6 +87,7 @@ def to_json(data: ReportData) -> dict[str, Any]:
         "before_polish": [_comparison_json(row) for row in data.before_polish],
         "polish": polished.to_json(data.polished),
         "headroom": headroom.to_json(data.headroom, data.domains),
+        "shares": headroom.shares_to_json(data.shares),
         "disagreements": {
             d.teacher: {
                 "domain": d.domain,
@@ -133,6 +140,7 @@ def _comparison_json(row: ComparisonRow) -> dict[str, Any]:
         "p_value": row.p_value,
         "p_adjusted": row.p_adjusted,
         "family": row.family,
+        "primary": row.primary,
         "verdict": row.verdict,
         "unscored": row.unscored,
     }
@@ -155,6 +163,7 @@ def to_html(data: ReportData) -> str:
         .render(
             _context(data),
             css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+            headline_figure=figures.headline_figure(data),
             accuracy_figures=figures.accuracy_figures(data),
             curve_figures=figures.curve_figures(found, data.domains),
             probe_figure=figures.probe_figure(data),
@@ -178,7 +187,7 @@ def environment(autoescape: bool, templates: Path = TEMPLATES) -> Environment:
     for function in (
         wording.percent, wording.points, wording.interval, wording.p_text, wording.score_range,
         wording.score_text, duration, wording.memory, wording.label, wording.benchmark_label,
-        wording.correction, wording.at_k_text,
+        wording.at_k_text, wording.p_number,
         clip, number, unbroken, md, md_code,
     ):  # fmt: skip
         environment.filters[function.__name__] = function
@@ -189,6 +198,13 @@ def _context(data: ReportData) -> dict[str, Any]:
     return {
         "data": data,
         "signs": wording.SIGNS,
+        "headline": headline.sentence(data.questions, data.all_teachers),
+        "one_training": headline.ONE_TRAINING,
+        "picked": headline.PICKED,
+        "picked_here": any(question.kind == "best weight merge" for question in data.questions),
+        "head_rows": headline.head_rows(data),
+        "question_rows": headline.question_rows(data),
+        "shares": headline.share_sentences(data),
         "verdicts": {d: [v for v in data.verdicts if v.domain == d] for d in data.domains},
         "scales": trained_lambda.in_one_line(data.objective, data.trained_lambda) or wording.NOT_MEASURED,
         "scale_texts": trained_lambda.texts(data.objective, data.trained_lambda),
@@ -201,7 +217,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "other_groups": _comparison_groups(
             data, [m for m in data.models if m.role != "student" and not _is_teacher(m)]
         ),
-        "family": len(data.comparisons) + len(data.before_polish),
+        "sizes": {row.primary: row.family for row in (*data.comparisons, *data.before_polish)},
         "curve_rows": [(p, s, _curve_summary(s)) for p in panels(data.curves) for s in p.series],
         "missing_curves": _missing_curves(data),
         "router": data.router,
@@ -230,7 +246,7 @@ def _stage_table(data: ReportData) -> prompts.Table | None:
             wording.points(row.difference, plus=True),
             wording.interval(row.lo, row.hi),
             str(row.n),
-            row.verdict + (f" ({note})" if (note := wording.correction(row)) else ""),
+            row.verdict,
         ]
         for stage, row in sorted(gains, key=lambda gain: list(keys).index(gain[1].benchmark))
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from common.words import counted, gib, mib
+from common.words import gib, mib
 from eval.report.data import (
     DISTILLED,
     OPD_BASELINE,
@@ -27,22 +27,24 @@ from eval.report.sections import trained_lambda
 
 if TYPE_CHECKING:
     from eval.compared.data import ModelComparison
+    from eval.records import Mode
     from eval.report.sections.headroom import Headroom
     from eval.statistics.at_k import AtK
 
 NAMED = {ORACLE_BASELINE: "the routed oracle", DISTILLED: "the distilled student"}
 """Models that are called otherwise than by role and name."""
 MINUS = "\N{MINUS SIGN}"
-NOT_MEASURED = "not measured"
-SIGNIFICANT = 0.05
-"""Largest corrected p-value that bears out a verdict."""
+NOT_MEASURED: Final = "not measured"
+OUTCOMES: tuple[Outcome, ...] = ("beats", "level", "not decided", "below", NOT_MEASURED)
+"""Every outcome, from the best on."""
 SIGNS: Mapping[Outcome, str] = {
     "beats": "\N{BLACK UP-POINTING TRIANGLE}",
-    "matches within noise": "\N{ALMOST EQUAL TO}",
+    "level": "=",
+    "not decided": "?",
     "below": "\N{BLACK DOWN-POINTING TRIANGLE}",
     NOT_MEASURED: "\N{EN DASH}",
 }
-"""Mark in front of a verdict; the words always stand beside it."""
+"""Mark beside an outcome; the words always stand there too."""
 
 
 # ----------------------------------------------------------------------------------------- numbers
@@ -74,16 +76,9 @@ def p_text(p_value: float | None) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.{3 if p_value < 0.1 else 2}f}"
 
 
-def correction_note(verdict: Outcome, p_adjusted: float | None, family: int) -> str:
-    """What stands beside a verdict that its corrected p-value does not bear out; else nothing."""
-    if verdict not in ("beats", "below") or p_adjusted is None or p_adjusted <= SIGNIFICANT:
-        return ""
-    return f"not significant after correction for {counted(family, 'comparison')}"
-
-
-def correction(row: ComparisonRow) -> str:
-    """As `correction_note`, of a comparison."""
-    return correction_note(row.verdict, row.p_adjusted, row.family)
+def p_number(p_value: float | None) -> str:
+    """A p-value in a table's cell: the number alone."""
+    return p_text(p_value).removeprefix("p ").removeprefix("= ")
 
 
 def score_text(score: Score | None) -> str:
@@ -127,22 +122,27 @@ def label_of(name: str, role: str) -> str:
         return f"the {role}"
     if name in NAMED:
         return NAMED[name]
-    return name if name.lower().startswith(role) else f"{role} {name}"
+    return name if role in name.lower() else f"{role} {name}"
 
 
 def benchmark_label(info: BenchmarkInfo) -> str:
-    """A benchmark in a table: its name and mode, or `math, pooled`."""
-    if info.pools:
-        return f"{info.domain}, pooled"
-    return info.name.removesuffix("@greedy") + (" (greedy)" if info.mode == "greedy" else "")
+    """A benchmark in a table: its name, or `math, pooled`, and its mode."""
+    name = f"{info.domain}, pooled" if info.pools else info.name.removesuffix("@greedy")
+    return name + (" (greedy)" if info.mode == "greedy" else "")
 
 
-def claim(outcome: Outcome, other: str) -> str:
-    """The verb of a verdict with its object."""
+def decoding(mode: Mode, temperature: float) -> str:
+    """How answers were drawn: `temperature 1`, or `greedy`."""
+    return "greedy" if mode == "greedy" else f"temperature {temperature:g}"
+
+
+def claim(who: str, outcome: Outcome, other: str) -> str:
+    """What an outcome says of one model against another."""
     return {
-        "beats": f"beats {other}",
-        "matches within noise": f"matches {other} within noise",
-        "below": f"is below {other}",
+        "beats": f"{who} beats {other}",
+        "level": f"{who} is level with {other}",
+        "not decided": f"not decided between {who} and {other}",
+        "below": f"{who} is below {other}",
     }[outcome]
 
 
@@ -153,7 +153,7 @@ def numbers(row: ComparisonRow | ModelComparison) -> str:
 
 def evidence(row: ComparisonRow) -> str:
     """The numbers behind a verdict."""
-    return ", ".join(filter(None, [numbers(row), correction(row)]))
+    return f"{numbers(row)}, adjusted {p_text(row.p_adjusted)}"
 
 
 def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerdict, ...]:
@@ -168,7 +168,7 @@ def verdicts(evaluation: Evaluation, domains: Sequence[str]) -> tuple[DomainVerd
         if not own_teachers:
             sentence = f"{domain}: {NOT_MEASURED} against a teacher, because the domain has none here"
             found.append(DomainVerdict(domain, domain, "teacher", None, NOT_MEASURED, sentence))
-        own_controls = [m for m in others if m.role == "baseline" and m.domain == domain]
+        own_controls = controls_of(evaluation.models, domain)
         rest = [m for role in ("base", "baseline", "teacher") for m in others if m.role == role]
         rest = [m for m in rest if m not in (*own_teachers, *own_controls) and m.is_asked(domain)]
         found.extend(_verdict(evaluation, domain, m, own_controls) for m in own_teachers)
@@ -188,18 +188,25 @@ def _verdict(
         return _not_measured(domain, other, None, why)
     row = find_comparison(evaluation.comparisons, other.name, info.name)
     if row is None:
-        return _not_measured(domain, other, info.name, _why_missing(evaluation, other, info))
-    sentence = f"{domain}: the student {claim(row.verdict, label(other))}: {evidence(row)}"
+        return _not_measured(domain, other, info.name, why_missing(evaluation, other, info))
+    sentence = f"{domain}: {claim('the student', row.verdict, label(other))}: {evidence(row)}"
     if row.verdict == "beats":
-        sentence += "".join(_beside(evaluation, info, control) for control in controls)
+        sentence += "".join(
+            control_text(control, find_comparison(evaluation.comparisons, control.name, info.name))
+            for control in controls
+        )
     return DomainVerdict(domain, other.name, other.role, info.name, row.verdict, sentence)
 
 
-def _beside(evaluation: Evaluation, info: BenchmarkInfo, control: ModelRow) -> str:
+def controls_of(models: Sequence[ModelRow], domain: str) -> list[ModelRow]:
+    """What was trained on for as long as the student was polished, of this domain's own teacher."""
+    return [m for m in models if m.role == "baseline" and m.domain == domain]
+
+
+def control_text(control: ModelRow, row: ComparisonRow | None) -> str:
     """How the student stands to what was trained on as long as it was: a teacher by reinforcement learning,
-    or the distilled student by distillation."""
-    row = find_comparison(evaluation.comparisons, control.name, info.name)
-    stands = NOT_MEASURED if row is None else f"the student {claim(row.verdict, 'it')}, {numbers(row)}"
+    or the distilled student by distillation. `row` compares the two; None where that was not measured."""
+    stands = NOT_MEASURED if row is None else f"{claim('the student', row.verdict, 'it')}, {numbers(row)}"
     is_distilled = control.name == OPD_MORE_BASELINE
     what = "as many rollouts of more distillation" if is_distilled else "this teacher trained on as long"
     return f"; against {control.name}, {what}: {stands}"
@@ -210,7 +217,8 @@ def _not_measured(domain: str, other: ModelRow, benchmark: str | None, why: str)
     return DomainVerdict(domain, other.name, other.role, benchmark, NOT_MEASURED, sentence)
 
 
-def _why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -> str:
+def why_missing(evaluation: Evaluation, other: ModelRow, info: BenchmarkInfo) -> str:
+    """Why the student could not be compared with another model on a benchmark."""
     for model in (student_of(evaluation.models), other):
         score = model.scores.get(info.name)
         if score is None:
@@ -281,12 +289,13 @@ def _opd_conclusion(rows: Mapping[str, ComparisonRow]) -> str:
     better = [domain for domain, row in rows.items() if row.verdict == "beats"]
     worse = [domain for domain, row in rows.items() if row.verdict == "below"]
     if not better and not worse:
-        return "ExOPD does not beat OPD here: the two match within noise"
+        level = all(row.verdict == "level" for row in rows.values())
+        return "ExOPD is level with OPD here" if level else "ExOPD is not shown to beat OPD here"
     if len(better) == len(rows):
         return "ExOPD beats OPD in every measured domain"
     parts = [f"beats OPD in {', '.join(better)}"] if better else ["does not beat OPD in any domain"]
     if worse:
         parts.append(f"is below it in {', '.join(worse)}")
     if len(better) + len(worse) < len(rows):
-        parts.append("matches it within noise elsewhere")
+        parts.append("is not shown to differ from it elsewhere")
     return "ExOPD " + " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from eval.records import Sample, Verdict
-from eval.statistics.intervals import Recovery, mean_interval, paired_difference, recovery
+from eval.statistics.intervals import mean_interval, paired_difference
+from eval.statistics.shares import Recovery, Sides, WorstShare, macro_share, recovery, worst_share
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class BenchmarkScore:
     """95% interval, clustered by problem."""
     n: int
     """Judged samples."""
+    problems: int
+    """Problems with a judged sample."""
     unscored: int
     """Samples that could not be judged; left out of everything about correctness."""
     finish_rate: float | None
@@ -44,7 +46,8 @@ class Comparison:
     n: int
     """Common problems with judged answers of both."""
     p_value: float
-    verdict: Literal["beats", "matches within noise", "below"]
+    spread: float
+    """Standard deviation of the problems' differences."""
     unscored: int
     """Samples of either side that were left out, with their partners on the other side."""
 
@@ -59,6 +62,7 @@ def summarise(samples: Sequence[Sample]) -> BenchmarkScore:
         lo=estimate.lo if judged else None,
         hi=estimate.hi if judged else None,
         n=len(judged),
+        problems=estimate.n_problems,
         unscored=len(samples) - len(judged),
         finish_rate=_mean(sample.finished for sample in samples),
         mean_tokens=_mean(sample.tokens for sample in samples),
@@ -67,7 +71,7 @@ def summarise(samples: Sequence[Sample]) -> BenchmarkScore:
 
 
 def compare(student_samples: Sequence[Sample], other_samples: Sequence[Sample], seed: int) -> Comparison:
-    """Whether the student beats the other model, judged by the interval of the paired difference.
+    """The student's accuracy minus the other model's, paired by problem.
 
     A sample that could not be judged is left out together with the other model's sample of the same
     problem, mode and index. `seed` is that of the bootstrap.
@@ -80,7 +84,7 @@ def compare(student_samples: Sequence[Sample], other_samples: Sequence[Sample], 
         hi=result.hi,
         n=result.n_problems,
         p_value=result.p_value,
-        verdict=_verdict(result.lo, result.hi),
+        spread=result.spread,
         unscored=len(student_samples) + len(other_samples) - len(ours) - len(theirs),
     )
 
@@ -97,16 +101,25 @@ def recover(
     return found if found.n_problems else None
 
 
+def recover_over(
+    domains: Mapping[str, Sequence[Sequence[Sample]]], seed: int
+) -> tuple[Recovery | None, WorstShare | None]:
+    """The share of the way over all domains together, and the smallest of the domains' shares.
+
+    `domains` holds the samples of student, teacher and base by domain, judged together as in `recover`; what
+    `macro_share` and `worst_share` do not give is None.
+    """
+    scored: dict[str, Sides] = {}
+    for domain, sides in domains.items():
+        student, teacher, base = (_scores(side) for side in _judged_together(*sides))
+        scored[domain] = student, teacher, base
+    return macro_share(scored, seed), worst_share(scored, seed)
+
+
 def _judged_together(*sides: Sequence[Sample]) -> list[list[Sample]]:
     """Each side without the samples that could not be judged on one of them."""
     unscored = {_key(s) for side in sides for s in side if s.verdict == Verdict.UNSCORED}
     return [[sample for sample in side if _key(sample) not in unscored] for side in sides]
-
-
-def _verdict(lo: float, hi: float) -> Literal["beats", "matches within noise", "below"]:
-    if lo > 0:
-        return "beats"
-    return "below" if hi < 0 else "matches within noise"
 
 
 def _key(sample: Sample) -> tuple[str, str, str, int]:

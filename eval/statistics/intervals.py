@@ -45,21 +45,8 @@ class Difference:
     n_problems: int
     p_value: float
     """Two-sided, of the hypothesis that swapping a and b on any problem changes nothing."""
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """How far one model has come from a lower one to an upper one, on the problems common to all three."""
-
-    ratio: float | None
-    lo: float | None
-    hi: float | None
-    """(model - lower) / (upper - lower), 1 at the upper model; None where `gap_lo` is not above 0."""
-    gap: float
-    gap_lo: float
-    gap_hi: float
-    """Mean score of the upper model minus the lower one's, as a fraction."""
-    n_problems: int
+    spread: float = 0.0
+    """Standard deviation of the problems' differences; 0 with fewer than two."""
 
 
 def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: float = 0.95) -> Estimate:
@@ -72,7 +59,7 @@ def mean_interval(scores_by_problem: Mapping[str, Sequence[float]], confidence: 
     comes out one below the number of problems, as if all answers to a problem agreed. Scores are in
     [0, 1]; problems without scores are left out. Without any score the mean is NaN and the interval [0, 1].
     """
-    means = _problem_means(scores_by_problem)
+    means = problem_means(scores_by_problem)
     n_samples = sum(len(scores) for scores in scores_by_problem.values())
     n = len(means)
     if n == 0:
@@ -100,50 +87,20 @@ def paired_difference(
     [-1, 1]. Without common problems the mean is NaN and p is 1.
     """
     common = [key for key in a if key in b and len(a[key]) and len(b[key])]
-    differences = _problem_means({k: a[k] for k in common}) - _problem_means({k: b[k] for k in common})
+    differences = problem_means({k: a[k] for k in common}) - problem_means({k: b[k] for k in common})
     n = len(differences)
     if n == 0:
         return Difference(math.nan, -1.0, 1.0, 0, 1.0)
     rng = np.random.default_rng(seed)
     mean = float(differences.mean())
     p_value = _sign_flip_p(differences, rng)
+    spread = float(differences.std(ddof=1)) if n > 1 else 0.0
     if n < MIN_PROBLEMS:
-        return Difference(mean, -1.0, 1.0, n, p_value)
-    resampled = np.concatenate([differences[index].mean(1) for index in _index_chunks(n, rng)])
-    tail = _tail(n)
+        return Difference(mean, -1.0, 1.0, n, p_value, spread)
+    resampled = np.concatenate([differences[index].mean(1) for index in index_chunks(n, rng)])
+    tail = tail_level(n)
     lo, hi = np.quantile(resampled, [tail, 1 - tail])
-    return Difference(mean, float(lo), float(hi), n, p_value)
-
-
-def recovery(
-    model: Mapping[str, Sequence[float]],
-    upper: Mapping[str, Sequence[float]],
-    lower: Mapping[str, Sequence[float]],
-    seed: int,
-) -> Recovery:
-    """(model - lower) / (upper - lower) over the common problems, with its 95% interval.
-
-    Both differences are resampled together, over problems, at the levels of `paired_difference`. A ratio to
-    a gap that may be 0 or less says nothing and is None: then, and with fewer than 6 problems, only the
-    gap is given. Without common problems the gap is NaN.
-    """
-    common = [k for k in model if all(k in scores and len(scores[k]) for scores in (model, upper, lower))]
-    ours, above, below = (_problem_means({k: scores[k] for k in common}) for scores in (model, upper, lower))
-    gains, gaps = ours - below, above - below
-    n = len(common)
-    if n < MIN_PROBLEMS:
-        return Recovery(None, None, None, float(gaps.mean()) if n else math.nan, -1.0, 1.0, n)
-    draws = [(gains[i].mean(1), gaps[i].mean(1)) for i in _index_chunks(n, np.random.default_rng(seed))]
-    gain, gap = (np.concatenate(parts) for parts in zip(*draws, strict=True))
-    gap_lo, gap_hi = _outer_quantiles(gap, _tail(n))
-    mean_gap = float(gaps.mean())
-    if gap_lo <= 0:
-        return Recovery(None, None, None, mean_gap, gap_lo, gap_hi, n)
-    # Where a resampled gap is not positive, the ratio is beyond any number. There are fewer of these than
-    # either tail holds, since gap_lo is positive, so both ends are finite.
-    ratios = np.where(gap > 0, gain / np.where(gap > 0, gap, 1.0), np.copysign(np.inf, gain))
-    lo, hi = _outer_quantiles(ratios, _tail(n))
-    return Recovery(float(gains.mean()) / mean_gap, lo, hi, mean_gap, gap_lo, gap_hi, n)
+    return Difference(mean, float(lo), float(hi), n, p_value, spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -169,49 +126,31 @@ def _effective_number(means: np.ndarray) -> float:
     return n * p * (1 - p) / spread
 
 
-def _tail(n: int) -> float:
+def tail_level(n: int) -> float:
     """Level of a percentile bootstrap's lower end over n problems; see `paired_difference`."""
     return NormalDist().cdf(-math.sqrt(n / (n - 1)) * t_quantile(0.975, n - 1))
 
 
-def _outer_quantiles(values: np.ndarray, tail: float) -> tuple[float, float]:
-    """The values at both tails, never one between two: these may be infinite."""
-    lo = np.quantile(values, tail, method="lower")
-    return float(lo), float(np.quantile(values, 1 - tail, method="higher"))
-
-
 def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, by bisection of its distribution function."""
-    assert 0.5 <= probability < 1.0 and degrees >= 1
-    lo, hi = 0.0, 1.0
-    while _t_cdf(hi, degrees) < probability:
-        hi *= 2
-    for _ in range(60):
-        middle = (lo + hi) / 2
-        lo, hi = (middle, hi) if _t_cdf(middle, degrees) < probability else (lo, middle)
-    return (lo + hi) / 2
+    """Quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))
 
 
-def _t_cdf(t: float, degrees: int) -> float:
-    """Distribution function at t >= 0, by its finite trigonometric series (Abramowitz & Stegun 26.7)."""
-    theta = math.atan2(t, math.sqrt(degrees))
-    cosine, sine = math.cos(theta), math.sin(theta)
-    is_odd = degrees % 2 == 1
-    term = cosine if is_odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(3 if is_odd else 2, degrees - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    inside = (theta + sine * total) * 2 / math.pi if is_odd else sine * total
-    return 0.5 + inside / 2
+def t_p_value(t: float, degrees: int) -> float:
+    """Two-sided p-value of a value of Student's t."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(degrees, -abs(t)))
 
 
-def _problem_means(scores_by_problem: Mapping[str, Sequence[float]]) -> np.ndarray:
+def problem_means(scores_by_problem: Mapping[str, Sequence[float]]) -> np.ndarray:
     """Mean score of each problem that has scores, (problems,)."""
     return np.array([math.fsum(s) / len(s) for s in scores_by_problem.values() if len(s)], dtype=np.float64)
 
 
-def _index_chunks(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def index_chunks(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Indices of RESAMPLES draws of n out of n with replacement, (some, n) at a time."""
     rows = max(1, _CHUNK // n)
     for start in range(0, RESAMPLES, rows):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.statistics.intervals import t_quantile
+from eval.statistics.intervals import t_p_value, t_quantile
 
 Scores = Mapping[str, Sequence[float]]
 """Scores in [0, 1] of a model's answers, by problem."""
@@ -31,6 +31,8 @@ class SeedEstimate:
     problems: int
     by_seed: tuple[float, ...]
     """Mean of each seed over the problems."""
+    p_value: float = 1.0
+    """Two-sided, of the hypothesis that the mean is 0; 1 with one problem, which says nothing."""
 
     @property
     def seed_deviation(self) -> float | None:
@@ -80,8 +82,11 @@ def _estimate(table: np.ndarray, lowest: float, highest: float) -> SeedEstimate:
     if problems == 1:
         return SeedEstimate(mean, lowest, highest, seeds, problems, by_seed)
     variance, degrees = _variance(table)
-    half = t_quantile(0.975, degrees) * math.sqrt(variance)
-    return SeedEstimate(mean, max(lowest, mean - half), min(highest, mean + half), seeds, problems, by_seed)
+    error = math.sqrt(variance)
+    half = t_quantile(0.975, degrees) * error
+    p_value = t_p_value(mean / error, degrees) if error else float(mean == 0)
+    ends = max(lowest, mean - half), min(highest, mean + half)
+    return SeedEstimate(mean, *ends, seeds, problems, by_seed, p_value)
 
 
 def _variance(table: np.ndarray) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.report.sections import trained_lambda
@@ -16,6 +17,7 @@ from eval.statistics.seeds import SeedEstimate, difference_over_seeds, over_seed
 if TYPE_CHECKING:
     from eval.records import Sample
     from eval.statistics.compare import BenchmarkScore
+    from eval.statistics.questions import Outcome
 
 OPD_SCALE = 1.0
 """At this lambda ExOPD is plain on-policy distillation."""
@@ -50,6 +52,19 @@ class SweepPoint:
     finish_rate: float
     unscored: int
     """Answers that could not be judged; left out of the accuracies."""
+
+
+Place = tuple[str, str, float, str]
+"""Benchmark, mode, lambda, and `opd` or `teacher`."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A difference with what it shows among all comparisons of the sweep."""
+
+    estimate: SeedEstimate
+    p_adjusted: float
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,8 @@ class SweepData:
     """Folders of the runs, below the sweep's."""
     trained_lambda: Mapping[RunKey, Trained] = field(default_factory=dict)
     """The lambda that each domain of each run was trained at: a back-off takes it away from the grid's."""
+    margin: float = 0.02
+    """Difference that does not matter, in [0, 1]."""
     polish_steps: int = 0
     """Steps of the polish of every student; 0 without one."""
     config_yaml: str = ""
@@ -105,6 +122,24 @@ class SweepData:
     def teacher_of(self, domain: str) -> str | None:
         """Name of the domain's own teacher."""
         return next((m.name for m in self.models if m.role == "teacher" and m.domain == domain), None)
+
+    @cached_property
+    def judged(self) -> Mapping[Place, Judged]:
+        """Every comparison of the page: one family, corrected by Holm."""
+        from eval.statistics.intervals import holm
+        from eval.statistics.questions import outcome
+
+        compared: dict[Place, SeedEstimate] = {}
+        for curve in self.curves:
+            for point in curve.points:
+                for other, estimate in (("opd", point.against_opd), ("teacher", point.against_teacher)):
+                    if estimate is not None:
+                        compared[curve.benchmark, curve.mode, point.reward_scale, other] = estimate
+        adjusted = holm([estimate.p_value for estimate in compared.values()])
+        return {
+            place: Judged(found, p, outcome(found.mean, found.lo, found.hi, p, self.margin))
+            for (place, found), p in zip(compared.items(), adjusted, strict=True)
+        }
 
 
 def curve(
@@ -182,12 +217,13 @@ def to_json(data: SweepData) -> dict[str, Any]:
         "created": data.created,
         "seeds": list(data.seeds),
         "reward_scales": list(data.reward_scales),
+        "margin": data.margin,
         "curves": [
             {
                 "benchmark": c.benchmark,
                 "domain": c.domain,
                 "mode": c.mode,
-                "points": [_point_json(p) for p in c.points],
+                "points": [_point_json(data, c, p) for p in c.points],
                 "fixed": {
                     name: {"accuracy": s.accuracy, "interval": [s.lo, s.hi], "n": s.n, "unscored": s.unscored}
                     for name, s in c.fixed.items()
@@ -207,12 +243,20 @@ def to_json(data: SweepData) -> dict[str, Any]:
     }
 
 
-def _point_json(point: SweepPoint) -> dict[str, Any]:
+def _point_json(data: SweepData, curve: SweepCurve, point: SweepPoint) -> dict[str, Any]:
+    def compared(other: str) -> dict[str, Any] | None:
+        judged = data.judged.get((curve.benchmark, curve.mode, point.reward_scale, other))
+        if judged is None:
+            return None
+        found = _estimate_json(judged.estimate) or {}
+        p_value = judged.estimate.p_value
+        return found | {"p_value": p_value, "p_adjusted": judged.p_adjusted, "verdict": judged.outcome}
+
     return {
         "reward_scale": point.reward_scale,
         "accuracy": _estimate_json(point.accuracy),
-        "against_teacher": _estimate_json(point.against_teacher),
-        "against_opd": _estimate_json(point.against_opd),
+        "against_teacher": compared("teacher"),
+        "against_opd": compared("opd"),
         "mean_tokens": point.length,
         "finish_rate": point.finish_rate,
         "unscored": point.unscored,

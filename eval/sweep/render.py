@@ -64,11 +64,7 @@ def _context(data: SweepData) -> dict[str, Any]:
     return {
         "data": data,
         "sentences": sentences(data),
-        "comparisons": sum(
-            (p.against_opd is not None) + (p.against_teacher is not None)
-            for c in data.curves
-            for p in c.points
-        ),
+        "comparisons": len(data.judged),
         "best": {(c.benchmark, c.mode): most_accurate(c) for c in data.curves},
         "total_seconds": sum(data.wall_seconds.values()),
     }

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from common.words import counted
 from eval.report.sections.trained_lambda import moved
-from eval.report.wording import interval, percent, points
-from eval.statistics.seeds import SeedEstimate
-from eval.sweep.data import SweepCurve, SweepData, SweepPoint
+from eval.report.wording import OUTCOMES, claim, interval, p_text, percent, points
+from eval.sweep.data import Judged, SweepCurve, SweepData, SweepPoint
 
 
 def sentences(data: SweepData) -> list[str]:
@@ -17,15 +16,21 @@ def sentences(data: SweepData) -> list[str]:
     found = []
     for curve in data.curves:
         where = f"{curve.domain} ({curve.benchmark}, {curve.mode})"
-        compared = {p.reward_scale: p.against_opd for p in curve.points if p.against_opd is not None}
+        compared = {
+            p.reward_scale: judged
+            for p in curve.points
+            if (judged := data.judged.get((curve.benchmark, curve.mode, p.reward_scale, "opd")))
+        }
         if compared:
             found.append(f"{where}: {_against_opd(compared)}")
         best = most_accurate(curve)
-        if best is not None and best.against_teacher is not None:
+        place = (curve.benchmark, curve.mode, best.reward_scale if best else 0.0, "teacher")
+        if best is not None and place in data.judged:
+            judged = data.judged[place]
+            who = f"the most accurate of these lambdas, {best.reward_scale:g},"
             found.append(
-                f"{where}: the most accurate of these lambdas, {best.reward_scale:g}, "
-                f"{_than_teacher(best.against_teacher)}; it was picked on these very problems"
-                f"{_control(data, curve)}"
+                f"{where}: {claim(who, judged.outcome, 'its teacher')}: {evidence(judged)}; it was picked on "
+                f"these very problems{_control(data, curve)}"
             )
     if data.polish_steps:
         found.append(
@@ -57,20 +62,25 @@ def _not_at_their_lambda(data: SweepData) -> list[str]:
     ]
 
 
-def _against_opd(compared: Mapping[float, SeedEstimate]) -> str:
-    """Which lambdas beat lambda 1, which are below it, and which cannot be told from it."""
-    by_sign = {sign: [s for s, d in compared.items() if _sign(d) == sign] for sign in (1, -1, 0)}
+def _against_opd(compared: Mapping[float, Judged]) -> str:
+    """Which lambdas beat lambda 1, which are below it, which are level, and which are not decided."""
+    by_outcome = {
+        outcome: [scale for scale, judged in compared.items() if judged.outcome == outcome]
+        for outcome in OUTCOMES
+    }
     parts = [
-        "; ".join(f"lambda {scale:g} {verb} OPD: {evidence(compared[scale])}" for scale in by_sign[sign])
-        for sign, verb in ((1, "beats"), (-1, "is below"))
-        if by_sign[sign]
+        claim(f"lambda {scale:g}", outcome, "OPD") + f": {evidence(compared[scale])}"
+        for outcome in OUTCOMES
+        for scale in by_outcome[outcome]
+        if outcome != "not decided"
     ]
-    if not by_sign[1]:
-        parts.insert(0, "no lambda beats OPD")
-    if by_sign[0]:
-        scales = ", ".join(f"{scale:g}" for scale in by_sign[0])
-        widest = max(abs(end) for s in by_sign[0] for end in (compared[s].lo, compared[s].hi))
-        parts.append(f"lambda {scales} cannot be told from it (intervals within {points(widest)} points)")
+    if not by_outcome["beats"]:
+        parts.insert(0, "no lambda is shown to beat OPD")
+    if undecided := by_outcome["not decided"]:
+        scales = ", ".join(f"{scale:g}" for scale in undecided)
+        ends = [(compared[s].estimate.lo, compared[s].estimate.hi) for s in undecided]
+        widest = max(abs(end) for pair in ends for end in pair)
+        parts.append(f"not decided: lambda {scales} (intervals within {points(widest)} points)")
     return "; ".join(parts)
 
 
@@ -80,19 +90,10 @@ def most_accurate(curve: SweepCurve) -> SweepPoint | None:
     return max(judged, key=lambda found: found[:2])[2] if judged else None
 
 
-def _than_teacher(difference: SeedEstimate) -> str:
-    verb = {1: "beats its teacher", 0: "matches its teacher within noise", -1: "is below its teacher"}
-    return f"{verb[_sign(difference)]}: {evidence(difference)}"
-
-
-def evidence(difference: SeedEstimate) -> str:
+def evidence(judged: Judged) -> str:
     """The numbers behind a sentence."""
+    found = judged.estimate
     return (
-        f"{points(difference.mean, plus=True)} points, 95% interval "
-        f"{interval(difference.lo, difference.hi)}, n = {difference.problems}, "
-        f"{counted(difference.seeds, 'seed')}"
+        f"{points(found.mean, plus=True)} points, 95% interval {interval(found.lo, found.hi)}, "
+        f"n = {found.problems}, {counted(found.seeds, 'seed')}, adjusted {p_text(judged.p_adjusted)}"
     )
-
-
-def _sign(difference: SeedEstimate) -> int:
-    return (difference.lo > 0) - (difference.hi < 0)

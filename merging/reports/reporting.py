@@ -59,7 +59,7 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: Samples) -> Path:
     `manifest.json` last."""
     from eval.benchmarks import open_benchmark
     from eval.report.build import build
-    from eval.report.data import from_samples
+    from eval.report.from_samples import from_samples
     from eval.report.model_card import write_model_card
     from eval.report.render import write_report
     from eval.report.sections.probed import from_json
@@ -83,6 +83,8 @@ def write(folder: RunFolder, teachers: list[Teacher], samples: Samples) -> Path:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             config_yaml=text,
             evaluation=evaluation,
+            margin=config.evaluation.margin / 100,
+            temperature=config.evaluation.temperature,
             objective=LambdaSchedule.of(config).scales,
             trained_lambda=trained_lambda(folder),
             routing=merge_rows(folder),

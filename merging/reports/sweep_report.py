@@ -77,6 +77,7 @@ def _data(
         probe=_probe(sweep_dir),
         runs=tuple(run.name for run in runs),
         trained_lambda={(run.reward_scale, run.seed): trained_lambda(folders[run]) for run in runs},
+        margin=config.evaluation.margin / 100,
         polish_steps=config.polish.steps if config.polish else 0,
         config_yaml=runs[0].loaded.text,
         wall_seconds=measured.wall_seconds,

@@ -44,7 +44,8 @@ FIXED_HARDWARE = ("device", "gpus", "nodes", "rollout_quantization")
 ASKING = ("url", "api_key_env", "max_requests", "patience_seconds", "canary_tolerance")
 """Keys of a served model that may change between two runs of one folder."""
 LATER_SECTIONS = ("evaluation", "baselines", "registry", "tracking", "metrics")
-"""Sections that may change between two runs of one folder: no trained weight depends on them."""
+"""Sections that may change between two runs of one folder: no trained weight depends on them. Of `evaluation`
+the margin may not: it is declared before the results are known."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,8 @@ def _refuse_other_merge(path: Path, stored: dict[str, Any], new: dict[str, Any])
     # prompts that repeat a benchmark's problem are dropped: then the benchmarks decide what is trained on
     fixed = ("benchmarks",) * (new["overlap"]["action"] == "drop") + ("validation",) * _reads_validation(new)
     differing = [key for key in new if key not in later and not _same(key, stored.get(key), new[key], fixed)]
+    if (margin := new["evaluation"]["margin"]) != (declared := stored["evaluation"]["margin"]):
+        differing.append(f"evaluation.margin, declared as {declared:g} and now {margin:g}")
     if differing:
         raise ConfigError(
             f"run folder {path}: holds another merge (differs in: {', '.join(differing)}); "

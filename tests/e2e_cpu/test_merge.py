@@ -95,6 +95,10 @@ def check_artefacts(run: Path) -> None:
             model["benchmarks"]["math_heldout"]["n"] + model["benchmarks"]["math_heldout"]["unscored"] == 24
         )
         assert model["benchmarks"]["code_heldout@greedy"]["n"] == 8
+    asked = {(q["kind"], q["domain"], q["mode"]) for q in report["questions"]}
+    assert len(asked) == len(report["questions"]) == 8, "of two domains at two decodings"
+    assert all(q["p_adjusted"] is not None and q["margin"] == 0.02 for q in report["questions"])
+    assert report["headline"]["p_value"] is not None and report["shares"].keys() == {"sampled", "greedy"}
     assert mismatches(run) == []
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]

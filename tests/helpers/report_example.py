@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 from eval.report.build import build
 from eval.report.data import BenchmarkInfo, ComparisonRow, Evaluation, ModelRow, ReportData, Score
 from eval.report.sections.disagreements import Disagreements, Example
-from eval.report.sections.headroom import Headroom
+from eval.report.sections.headroom import DecodingShare, Headroom
 from eval.statistics.at_k import AtK
-from eval.statistics.intervals import Recovery
+from eval.statistics.shares import Recovery, WorstShare
 
 MINUS = "\N{MINUS SIGN}"
 ATTACK = (
@@ -26,7 +26,8 @@ BENCHMARKS = (
 
 
 def score(accuracy: float, n: int = 1000, unscored: int = 0) -> Score:
-    return Score(accuracy, accuracy - 0.02, accuracy + 0.02, n, unscored, 0.975, 24.5, accuracy / 0.975)
+    return Score(accuracy, accuracy - 0.02, accuracy + 0.02, n, unscored, 0.975, 24.5, accuracy / 0.975,
+                 problems=n // 4)  # fmt: skip
 
 
 def several(accuracy: float, n: int, voted: bool) -> Score:
@@ -43,8 +44,8 @@ def several(accuracy: float, n: int, voted: bool) -> Score:
 def compared(
     against: str, benchmark: str, difference: float, lo: float, hi: float, n: int = 250, p: float = 0.001
 ) -> ComparisonRow:
-    verdict = "beats" if lo > 0 else "below" if hi < 0 else "matches within noise"
-    return ComparisonRow("student", against, benchmark, difference, lo, hi, n, p, verdict)
+    spread = n**0.5 * (hi - lo) / 4
+    return ComparisonRow("student", against, benchmark, difference, lo, hi, n, p, spread)
 
 
 def models() -> tuple[ModelRow, ...]:
@@ -90,6 +91,14 @@ HEADROOM = (
     Headroom("math", "math", "sums", Recovery(1.03, 0.98, 1.08, 0.38, 0.35, 0.41, 250)),
     Headroom("code", "code", "lists", Recovery(None, None, None, 0.02, -0.01, 0.05, 86)),
 )
+SHARES = (
+    DecodingShare(
+        "sampled",
+        Recovery(0.98, 0.93, 1.03, 0.2, 0.17, 0.23, 86),
+        WorstShare(None, None, None, None, ("code",)),
+    ),
+    DecodingShare("greedy", absent="math has no answers of the teacher"),
+)
 DISAGREEMENTS = (
     Disagreements(
         "math",
@@ -131,13 +140,15 @@ CURVES = {
 
 def hand_made(**changes) -> ReportData:
     """A report whose every number is written above."""
-    evaluation = Evaluation(models(), BENCHMARKS, COMPARISONS, DISAGREEMENTS, HEADROOM)
+    evaluation = Evaluation(models(), BENCHMARKS, COMPARISONS, DISAGREEMENTS, HEADROOM, shares=SHARES)
     evaluation = dataclasses.replace(evaluation, **changes.pop("evaluation", {}))
     parts = {
         "run": "demo-math-code",
         "created": "2026-11-21 10:00 UTC",
         "config_yaml": "name: demo-math-code\nstudent: Qwen/Qwen3-4B\n# <b>a comment</b>\n",
         "evaluation": evaluation,
+        "margin": 0.02,
+        "temperature": 1.0,
         "objective": {"math": 1.25, "code": 1.5},
         "routing": {"math": 2240, "code": 2239},
         "curves": CURVES,
@@ -173,3 +184,56 @@ class Reader(HTMLParser):
 
 def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", " ".join(Reader(page).text).replace("\N{NO-BREAK SPACE}", " "))
+
+
+# ------------------------------------------------------------------------- every question is measured
+
+COMPLETE = (
+    BenchmarkInfo("sums", "math", "sampled", "185 sums x 4"),
+    BenchmarkInfo("sums@greedy", "math", "greedy", "185 sums"),
+    BenchmarkInfo("lists", "code", "sampled", "91 programs x 4"),
+    BenchmarkInfo("lists@greedy", "code", "greedy", "91 programs"),
+)
+ACCURACIES = {
+    "student": ("student", None, (0.751, 0.839, 0.518, 0.681)),
+    "math-teacher": ("teacher", "math", (0.632, 0.778, 0.069, 0.225)),
+    "code-teacher": ("teacher", "code", (0.392, 0.667, 0.423, 0.626)),
+    "base": ("base", None, (0.372, 0.686, 0.067, 0.220)),
+    "average": ("baseline", None, (0.594, 0.814, 0.299, 0.593)),
+    "task_arithmetic": ("baseline", None, (0.617, 0.775, 0.412, 0.621)),
+}
+"""Role, domain and the accuracies on `COMPLETE`."""
+
+
+def complete(p: dict[tuple[str, str], float] | None = None, **changes) -> ReportData:
+    """Two domains at two decodings, each with its own teacher and two weight merges; `p` lays p-values over
+    0.001, by other model and benchmark."""
+    rows, comparisons = [], []
+    for name, (role, domain, values) in ACCURACIES.items():
+        scores = {}
+        for info, value in zip(COMPLETE, values, strict=True):
+            problems = 185 if info.domain == "math" else 91
+            half = 1.96 * (value * (1 - value) / problems) ** 0.5 * (0.7 if info.mode == "sampled" else 1)
+            answers = problems * (4 if info.mode == "sampled" else 1)
+            scores[info.name] = Score(
+                value, value - half, value + half, answers, 0, 0.99, 21.0, value, problems=problems
+            )
+            if name != "student":
+                ours = ACCURACIES["student"][2][COMPLETE.index(info)]
+                given = (p or {}).get((name, info.name), 0.001)
+                row = compared(
+                    name, info.name, ours - value, ours - value - half, ours - value + half, problems, given
+                )
+                comparisons.append(row)
+        rows.append(ModelRow(name, role, domain, None, scores))
+    shares = tuple(
+        DecodingShare(mode, Recovery(1.2, 1.1, 1.3, 0.3, 0.27, 0.33, 91), WorstShare(1.1, 1.0, 1.2, "code"))
+        for mode in ("sampled", "greedy")
+    )
+    evaluation = {
+        "models": tuple(sorted(rows, key=lambda model: model.place)),
+        "benchmarks": COMPLETE,
+        "comparisons": tuple(comparisons),
+        "shares": shares,
+    }
+    return hand_made(**{"evaluation": evaluation | changes.pop("evaluation", {}), **changes})

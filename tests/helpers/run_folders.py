@@ -12,7 +12,8 @@ import yaml
 
 from eval.records import Sample, Verdict, write_samples
 from eval.report.build import build
-from eval.report.data import BenchmarkInfo, ModelInfo, from_samples
+from eval.report.data import BenchmarkInfo, ModelInfo
+from eval.report.from_samples import from_samples
 from eval.report.render import dumps, to_json
 
 ROLES = {
@@ -93,6 +94,8 @@ def write_run(
         created="2026-01-02T03:04:05+00:00",
         config_yaml="",
         evaluation=from_samples(samples, infos_of, infos, 1),
+        margin=0.02,
+        temperature=1.0,
         objective={"math": config["objective"]["reward_scale"]},
         routing={"math": 8},
         curves={},

@@ -4,49 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eval.report.data import ReportData, primary_benchmark
+from common.words import counted
+from eval.report.data import ReportData, decodings, primary_benchmark
+from eval.report.headline import ONE_TRAINING, PICKED
 from eval.report.wording import benchmark_label, label, percent, points
 
 
 def limits_of(data: ReportData) -> Iterator[str]:
     """The limits that follow from what was and was not measured, one sentence or two each."""
-    yield (
-        "One training run is judged. The intervals cover the draw of problems and answers, not the "
-        "training seed: another seed may move the student by more."
-    )
-    if data.comparisons:
-        yield _many_comparisons(len(data.comparisons) + len(data.before_polish))
-    yield from _detectable(data)
+    yield f"{ONE_TRAINING}."
+    yield from _families(data)
     yield from _missing(data)
     yield from _unscored(data)
     yield from _ceilings(data)
     yield "Nothing outside these benchmarks was tested, such as other tasks, languages, chat or safety."
 
 
-def _many_comparisons(count: int) -> str:
-    return (
-        f"Each of the {count} paired comparisons has its own 95% interval, with no correction for their "
-        f"number: about {max(1, round(count / 20))} of {count} may miss by chance alone. The adjusted "
-        "p-values are corrected for it (Holm), and a verdict that they do not bear out says so."
-    )
-
-
-def _detectable(data: ReportData) -> Iterator[str]:
-    """A match is no proof of equality: half the interval's width is what could be seen."""
-    for verdict in data.verdicts:
-        if verdict.role != "teacher" or verdict.outcome != "matches within noise":
-            continue
-        assert verdict.benchmark is not None, "a match was measured on a benchmark"
-        row = data.comparison(verdict.against, verdict.benchmark)
-        if row is not None and _is_own_teacher(data, verdict.against, verdict.domain):
-            yield (
-                f"{verdict.domain}: a match within noise is no proof of equality; with n = {row.n} a "
-                f"difference below about {points((row.hi - row.lo) / 2)} points cannot be seen."
-            )
-
-
-def _is_own_teacher(data: ReportData, name: str, domain: str) -> bool:
-    return any(m.name == name and m.role == "teacher" and m.domain == domain for m in data.models)
+def _families(data: ReportData) -> Iterator[str]:
+    """What the p-values are corrected for, and what the intervals are not."""
+    rows = [*data.comparisons, *data.before_polish]
+    sizes = {row.primary: row.family for row in rows}
+    if rows:
+        yield (
+            f"The p-values of the {counted(sizes.get(True, 0), 'primary question')} are corrected for each "
+            f"other (Holm), those of the {counted(sizes.get(False, 0), 'secondary comparison')} for each "
+            "other. The 95% intervals are not corrected: about 1 in 20 of them misses by chance alone."
+        )
+        yield (
+            f"Level means that a 95% interval lies within {points(data.margin)} points on both sides. Where "
+            "the true difference is that large, such a verdict is wrong in 1 of 40 reports; it is not "
+            "corrected for the number of questions."
+        )
+    if any(question.kind == "best weight merge" for question in data.questions):
+        yield f"{PICKED}: of several merges that are as good as the student, one may come out above it."
+    elif data.benchmarks:
+        yield "No weight merge was evaluated, so nothing is known about this cheapest alternative."
+    if data.benchmarks and "greedy" not in decodings(data.benchmarks):
+        yield (
+            "Greedy answers were not evaluated: a gain at the sampling temperature may be a sharper "
+            "distribution and no better first choice."
+        )
 
 
 def _missing(data: ReportData) -> Iterator[str]:

@@ -30,6 +30,8 @@ class Score:
     """pass@k for k = 1, 2, 4, ...; empty for greedy answers."""
     majority: AtK | None = None
     """maj@k; None for greedy answers, for fewer than 2 to a problem, and for programs."""
+    problems: int = 0
+    """Problems with a judged answer."""
 
     @property
     def estimate(self) -> tuple[float, float, float] | None:
@@ -59,6 +61,7 @@ def score_samples(answers: Sequence[Sample], votable: bool) -> Score:
         accuracy_when_finished=summary.accuracy_when_finished,
         pass_at=pass_rates(answers),
         majority=majority(answers) if votable else None,
+        problems=summary.problems,
     )
 
 
@@ -70,6 +73,7 @@ def to_json(score: Score | None) -> dict[str, Any] | None:
     return {
         "accuracy": score.accuracy,
         "n": score.n,
+        "problems": score.problems,
         "interval": None if score.lo is None else [score.lo, score.hi],
         "unscored": score.unscored,
         "finish_rate": score.finish_rate,

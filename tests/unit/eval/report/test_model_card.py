@@ -33,9 +33,13 @@ def test_model_card(tmp_path, data):
     assert "| the student | 72.2% (70.2 to 74.2) | 80.0% (78.0 to 82.0) | 63.1% (61.1 to 65.1) |" in plain
     assert "| teacher math | 71.0% (69.0 to 73.0) | not measured | 0.0% (0.0 to 1.1) |" in plain
     assert "unscored (344 answers)" in plain and "6.0% (4.0 to 8.0, 4 unscored)" in plain
-    assert f"| teacher code | lists | {MINUS}7.1 | {MINUS}11.0 to {MINUS}3.2 | 86 | below |" in plain
+    row = f"| teacher code | lists | {MINUS}7.1 | {MINUS}11.0 to {MINUS}3.2 | 86 | 0.003 | below (primary) |"
+    assert row in plain
     assert "arXiv 2602.12125" in plain and "math 1.25, code 1.5" in plain
-    assert data.verdicts[0].sentence in plain and data.limits[0] in plain
+    report = to_json(data)
+    for said in [report["headline"], *report["questions"]]:
+        assert said["sentence"] in plain
+    assert "one training run" in plain and data.limits[0] in plain
 
 
 def test_the_card_says_what_the_reference_was(data):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,12 @@ POINTS = [
 FIGURES = {
     "scatter": lambda key: plots.scatter(key, POINTS, "math", "code", "A & B", 'said "so"'),
     "dots": lambda key: plots.dot_plot(key, POINTS, "math", "A & B", 'said "so"'),
+    "decodings": lambda key: plots.scatter(
+        key, [replace(POINTS[0], then=POINTS[3]), POINTS[2]], "math", "code", "A & B", 'said "so"'
+    ),
+    "forest": lambda key: plots.forest(
+        key, [Point("math", "teacher", (0.05, -0.01, 0.11))], 0.02, "A & B", 'said "so"'
+    ),
     "lines": lambda key: plots.line_plot(
         key,
         [Line("math", [1, 2], [0.1, 0.2]), Line("code", [1, 2], [0.3, 0.1], 1, 1)],
@@ -93,6 +100,19 @@ def test_points_lie_where_their_accuracies_say():
     assert at[1][0] == pytest.approx((at[0][0] + at[2][0]) / 2, abs=0.01)
     assert at[0][1] > at[1][1] > at[2][1], "higher accuracy is drawn higher"
     assert at[1][1] == pytest.approx((at[0][1] + at[2][1]) / 2, abs=0.01)
+
+
+def test_a_second_decoding_is_a_hollow_mark_at_the_end_of_a_line():
+    """One label for both; the filled mark has its role's colour inside, the hollow one the paper's."""
+    pair = replace(POINTS[0], then=replace(POINTS[0], x=(0.9, 0.88, 0.92)))
+    alone, both = (
+        ElementTree.fromstring(plots.scatter("fig", [point], "math", "code", "t", "d"))
+        for point in (POINTS[0], pair)
+    )
+    assert [len(list(root.iter("use"))) for root in (alone, both)] == [1, 2]
+    assert sum(e.text == "student" for e in both.iter("text")) == 1
+    fills = [re.search(r"fill: ([^;]+)", use.get("style"))[1] for use in both.iter("use")]
+    assert fills == ["var(--c0)", "var(--paper)"]
 
 
 def test_roles_differ_by_more_than_colour():

@@ -52,7 +52,7 @@ def test_numbers_are_written_by_hand_computed_rules():
 def test_each_domain_is_headed_by_its_own_teacher(data):
     first = {v.domain: v.sentence for v in reversed(data.verdicts)}
     interval = f"95% interval {MINUS}0.4 to 2.8"
-    says(first["math"], "math", "matches teacher math", "within noise", "+1.2 points", interval, "n = 250")
+    says(first["math"], "math", "not decided", "teacher math", "+1.2 points", interval, "n = 250")
     interval = f"95% interval {MINUS}11.0 to {MINUS}3.2"
     says(first["code"], "code", "below teacher code", f"{MINUS}7.1 points", interval, "n = 86")
 
@@ -61,9 +61,9 @@ def test_positive_and_negative_verdicts_against_base_and_baselines(data):
     said = {(v.domain, v.against): v.sentence for v in data.verdicts}
     base, average, unjudged = said["math", "base"], said["math", "average"], said["code", "average"]
     says(base, "math", "beats the base", "+39.2 points", "95% interval 36.0 to 42.0", "n = 250")
-    says(base, absent=["correction"])
+    says(base, "adjusted p = 0.004")
     numbers = (f"{MINUS}3.8 points", f"95% interval {MINUS}6.0 to {MINUS}1.6", "n = 250")
-    says(average, "math", "below baseline average", *numbers, "not significant", "7 comparisons")
+    says(average, "math", "not decided", "baseline average", *numbers, "adjusted p = 0.080", absent=["below"])
     says(unjudged, "code", "not measured", "baseline average", "344 answers", "judged")
 
 
@@ -78,24 +78,27 @@ def test_domains_without_benchmark_or_teacher_are_not_measured():
     says(first.sentence, "code", "not measured", "teacher")
 
 
-BEATS, MATCHES, BELOW = (0.02, 0.01, 0.03), (0.0, -0.01, 0.01), (-0.02, -0.03, -0.01)
+BEATS, LEVEL, BELOW = (0.02, 0.01, 0.03), (0.0, -0.01, 0.01), (-0.02, -0.03, -0.01)
+OPEN = (0.02, -0.01, 0.05)
 
 
 @pytest.mark.parametrize(
     ("math", "code", "facts", "absent"),
     [
-        (BEATS, BEATS, ("beats OPD", "every measured domain", "math: beats", "+2.0 points"), ["not beat"]),
-        (MATCHES, MATCHES, ("not beat OPD", "within noise", "math: matches"), ["below"]),
+        (BEATS, BEATS, ("beats OPD", "every measured domain", "math: beats", "+2.0 points"), ["not shown"]),
+        (LEVEL, LEVEL, ("level with OPD", "math: level"), ["below", "beats"]),
+        (LEVEL, OPEN, ("not shown to beat OPD", "math: level", "code: not decided"), ["below"]),
         (BEATS, BELOW, ("beats OPD in math", "below it in code"), ["every"]),
-        (MATCHES, BELOW, ("not beat OPD", "below it in code", "within noise elsewhere"), []),
-        (BEATS, None, ("beats OPD", "every measured domain", "math: beats", "+2.0 points"), ["not beat"]),
+        (LEVEL, BELOW, ("not beat OPD", "below it in code", "not shown to differ from it elsewhere"), []),
+        (BEATS, None, ("beats OPD", "every measured domain", "math: beats", "+2.0 points"), ["not shown"]),
         (None, None, ("OPD (reward scale 1)", "not measured", "cannot say"), []),
     ],
 )
 def test_the_sentence_about_opd_is_honest(math, code, facts, absent):
     opd = ModelRow("opd", "baseline", None, None, {})
     measured = [("sums", math), ("lists", code)]
-    comparisons = tuple(compared("opd", benchmark, *row) for benchmark, row in measured if row)
+    p_values = {BEATS: 0.001, BELOW: 0.001, LEVEL: 0.9, OPEN: 0.3}
+    comparisons = tuple(compared("opd", name, *row, p=p_values[row]) for name, row in measured if row)
     sentence = hand_made(evaluation={"models": (*models(), opd), "comparisons": comparisons}).opd_sentence
     says(sentence, "ExOPD", *facts, absent=absent)
     assert ("code: not measured" in sentence) == (math is not None and code is None)
@@ -109,7 +112,8 @@ def test_a_student_at_reward_scale_1_is_not_called_exopd():
 
 def test_limits_follow_from_what_was_measured(data):
     limits = " ".join(data.limits)
-    says(limits, "n = 250", "1.6 points", "7 paired comparisons")
+    says(limits, "one training run", "3 primary questions", "4 secondary comparisons", "2.0 points")
+    says(limits, "best weight merge", "favours the merge")
     says(limits, "Teacher math was not measured on sums (greedy)", "4 of 1344 answers", "98.8%")
     (ceiling,) = [limit for limit in data.limits if "98.8%" in limit]
     says(ceiling, "lists", "reference solutions", absent=["sums"])
@@ -127,6 +131,7 @@ def test_json_has_the_declared_schema(data):
     assert math["benchmarks"]["sums"] == {
         "accuracy": 0.71,
         "n": 1000,
+        "problems": 250,
         "interval": [0.71 - 0.02, 0.71 + 0.02],
         "unscored": 0,
         "finish_rate": 0.975,
@@ -165,8 +170,9 @@ def test_json_has_the_declared_schema(data):
         "n": 250,
         "p_value": 0.6,
         "p_adjusted": 0.6,
-        "family": 7,
-        "verdict": "matches within noise",
+        "family": 3,
+        "primary": True,
+        "verdict": "not decided",
         "unscored": 0,
     }
     assert report["wall_seconds"] == {"expert math": 152.04, "merge": 8000.0}
@@ -186,7 +192,7 @@ def test_not_measured_unscored_and_wrong_stay_apart(data, page):
     assert any(
         re.match(r"\| teacher math \| lists \| 0.0% \| 0.0 to 1.1 \| 344 \| 0 \|", row) for row in rows
     )
-    accuracy_table = page[page.index("<table") : page.index("</table>")]
+    accuracy_table = table_of(page, "accuracy")
     cells = {
         row[0]: row[1:]
         for line in re.findall(r"<tr.*?</tr>", accuracy_table, re.DOTALL)
@@ -198,21 +204,10 @@ def test_not_measured_unscored_and_wrong_stay_apart(data, page):
     assert cells["the base"] == ["33.0% 31.0 to 35.0", "not measured", "6.0% 4.0 to 8.0 4 unscored"]
 
 
-P_TEXTS = {0.001: ("0.001", "0.007"), 0.04: ("0.040", "0.080"), 0.6: ("0.60", "0.60")}
-"""p of the example's 7 comparisons -> p and adjusted p as shown: 5 of them have 0.001 x 7, then 0.04 x 2."""
-
-
-def test_a_verdict_that_the_correction_does_not_bear_out_says_so(data, page, visible):
-    note = "not significant after correction for 7 comparisons"
-    markdown = to_markdown(data)
-    assert f"| 0.040 | 0.080 | 250 | 0 | {wording.SIGNS['below']} below ({note}) |" in markdown
-    assert markdown.count(note) == visible.count(note) == 2, "in the sentence and in the table"
-    assert f'<tr class="note"><td colspan="4">sums: {note}</td></tr>' in page
-    alone = (compared("math", "sums", 0.02, 0.01, 0.03, p=0.04),)
-    assert note[:15] not in to_markdown(hand_made(evaluation={"comparisons": alone}))
-    assert wording.correction_note("matches within noise", 1.0, 7) == ""
-    assert wording.correction_note("beats", 0.05, 7) == wording.correction_note("beats", None, 7) == ""
-    assert wording.correction_note("beats", 0.051, 1).endswith("for 1 comparison")
+def table_of(page, section):
+    """The first table of a section of the page."""
+    start = page.index("<table", page.index(f'<section id="{section}"'))
+    return page[start : page.index("</table>", start)]
 
 
 def test_headroom_and_its_absence_are_sentences(data, visible):
@@ -236,10 +231,9 @@ def test_several_answers_are_shown_apart_from_the_accuracies(data, page, visible
     lists = next(row for row in rows if row.startswith("| the student | lists | 63.1% (61.1"))
     assert lists.endswith("n = 85) | \N{EN DASH} |"), "programs have no vote, which is not 0%"
     assert "82.2% 77.2 to 87.2 n = 249" in visible
-    main = page[page.index("<table") : page.index("</table>")]
+    main = table_of(page, "accuracy")
     assert "pass@" not in main and "maj@" not in main
-    details = page[page.index("<details>") :]
-    assert "<summary>Several answers to a problem: pass@1, pass@2, pass@4, maj@4</summary>" in details
+    assert "<summary>Several answers to a problem: pass@1, pass@2, pass@4, maj@4</summary>" in page
     single = hand_made(evaluation={"models": (ModelRow("student", "student"),)})
     assert "pass@" not in to_markdown(single) + to_html(single)
 
@@ -252,18 +246,19 @@ def test_finish_rate_and_accuracy_when_finished_stand_side_by_side(data, page):
 def test_markdown_html_and_json_agree(data, visible):
     markdown = re.sub(r"\\(.)", r"\1", to_markdown(data))
     report = to_json(data)
-    for verdict in report["verdicts"]:
+    for verdict in [report["headline"], *report["questions"], *report["verdicts"]]:
         assert verdict["sentence"] in markdown and verdict["sentence"] in visible
     for limit in [report["opd"], *report["limits"], *report["notes"]]:
         assert limit in markdown and limit in visible
     for row in report["comparisons"]:
         difference = wording.points(row["difference"], plus=True)
         ends = wording.interval(*row["interval"])
-        p, adjusted = P_TEXTS[row["p_value"]]
+        p, adjusted = (wording.p_number(row[key]) for key in ("p_value", "p_adjusted"))
         assert f"| {difference} | {ends} | {p} | {adjusted} | {row['n']} | {row['unscored']} |" in markdown
         shown = (
             rf"{re.escape(difference)} {ends} {row['verdict']} \S+ "
             rf"n = {row['n']}, p = {p}, adjusted {adjusted}"
+            + (", primary" if row["primary"] else "")
             + (", 4 answers left out" if row["unscored"] else "")
         )
         assert re.search(shown, visible)
@@ -333,7 +328,7 @@ def test_tables_have_as_many_cells_as_their_heads(data):
         if re.fullmatch(r"[|:\-]+", row):
             width = len(re.findall(r"\|", previous)) - 1
             assert cells == width
-        elif width is not None and not re.match(r"\| (Model|Against|Metric|Domain|Stage) ", row):
+        elif width is not None and not re.match(r"\| (Model|Against|Metric|Domain|Stage|Question)[ ,]", row):
             assert cells == width, row
 
 

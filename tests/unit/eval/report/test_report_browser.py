@@ -14,7 +14,7 @@ import pytest
 from eval.report.render import to_html
 from eval.sweep.render import to_html as sweep_page
 from merging.reports.compare_runs import compare_runs
-from tests.helpers.report_example import hand_made
+from tests.helpers.report_example import complete, hand_made
 from tests.helpers.run_folders import answers, config_of, write_run
 from tests.helpers.sweep_example import made
 
@@ -94,7 +94,7 @@ def long_names():
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_a_phone_and_a_screen(tmp_path, theme):
-    texts = [to_html(hand_made()), to_html(long_names())]
+    texts = [to_html(hand_made()), to_html(long_names()), to_html(complete())]
     pages = [(text, width) for text in texts for width in (360, 1200)]
     flags = ["--dump-dom", "--window-size=1300,2000", *([DARK] if theme == "dark" else [])]
     dom = browse(tmp_path, framed(pages, 2000, MEASURE), *flags)

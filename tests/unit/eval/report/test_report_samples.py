@@ -10,7 +10,8 @@ import types
 import pytest
 
 from eval.records import Sample, Verdict
-from eval.report.data import BenchmarkInfo, ModelInfo, from_samples, primary_benchmark
+from eval.report.data import BenchmarkInfo, ModelInfo, primary_benchmark
+from eval.report.from_samples import from_samples
 from eval.report.render import to_json
 from eval.report.sections.curves import panels
 from eval.report.sections.disagreements import find_disagreements
@@ -97,6 +98,7 @@ def fake_compare_module() -> types.ModuleType:
             lo=None if mean is None else mean - 0.1,
             hi=None if mean is None else mean + 0.1,
             n=len(marks),
+            problems=len(marks),
             unscored=len(samples) - len(marks),
             finish_rate=1.0,
             mean_tokens=5.0,
@@ -113,11 +115,12 @@ def fake_compare_module() -> types.ModuleType:
             hi=mean + 0.1,
             n=len(common),
             p_value=0.5,
-            verdict="matches within noise",
+            spread=0.5,
             unscored=0,
         )
 
     module.summarise, module.compare, module.recover = summarise, compare, lambda *_: None
+    module.recover_over = lambda *_: (None, None)
     return module
 
 
@@ -200,12 +203,14 @@ def test_from_samples_with_the_real_statistics():
     assert student.scores["a"].lo < 60 / 90 < student.scores["a"].hi
     assert (base.scores["a"].accuracy, base.scores["a"].unscored) == (None, 100)
     (row,) = evaluation.comparisons
-    assert (row.against, row.verdict, row.n) == ("math", "beats", 90)
+    assert (row.against, row.n) == ("math", 90) and row.p_value < 0.001
     assert row.difference == pytest.approx((60 - 10) / 90)
     report = hand_made(
         evaluation={f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation)}
     )
-    json.dumps(to_json(report), allow_nan=False)
+    stored = json.loads(json.dumps(to_json(report), allow_nan=False))
+    (question,) = [q for q in stored["questions"] if q["domain"] == "math"]
+    assert (question["against"], question["outcome"], question["n"]) == ("math", "beats", 90)
 
 
 def test_votes_are_taken_on_final_answers_only():
@@ -301,3 +306,23 @@ def test_disagreements_use_first_judged_answers_only():
     many = find_disagreements("math", "math", answers("a", "p" * 50), answers("a", "f" * 50))
     assert [e.problem_id for e in many.examples] != ["q0", "q1"], "by hash, not by order"
     assert many == find_disagreements("math", "math", answers("a", "p" * 50)[::-1], answers("a", "f" * 50))
+
+
+def test_both_decodings_are_pooled_and_have_a_share():
+    infos = [*INFOS, BenchmarkInfo("b@greedy", "math", "greedy")]
+    samples = {}
+    for name, right in (("student", "pppppppf"), ("math", "ppppppff"), ("base", "ffffffff")):
+        for benchmark in ("a", "b"):
+            samples[name, benchmark] = answers(benchmark, right) + answers(benchmark, right, "greedy")
+    evaluation = from_samples(samples, MODELS, infos, seed=1)
+    assert [b.name for b in evaluation.benchmarks if b.pools] == ["domain:math", "domain:math@greedy"]
+    greedy = primary_benchmark(evaluation.benchmarks, "math", "greedy")
+    assert (greedy.pools, greedy.mode) == (("a@greedy", "b@greedy"), "greedy")
+    row = next(r for r in evaluation.comparisons if (r.against, r.benchmark) == ("math", greedy.name))
+    assert (row.n, row.difference) == (16, pytest.approx(1 / 8))
+    shares = {share.mode: share for share in evaluation.shares}
+    assert shares.keys() == {"sampled", "greedy"}
+    assert shares["greedy"].macro.ratio == shares["greedy"].worst.ratio == pytest.approx(7 / 6)
+    without = {key: value for key, value in samples.items() if key[0] != "base"}
+    (share, _) = from_samples(without, MODELS, infos, seed=1).shares
+    assert share.macro is None and "base" in share.absent

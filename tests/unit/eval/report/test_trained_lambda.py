@@ -62,7 +62,7 @@ def test_the_sentence_about_opd_says_how_the_student_was_trained():
     evaluation = {"models": (*models(), opd), "comparisons": rows}
     sentence = hand_made(evaluation=evaluation, trained_lambda={"math": BACKED_OFF}).opd_sentence
     of_math, of_code = sentence.split("; ")
-    assert of_math.endswith("n = 250, trained at reward scale 1.25 until step 34, then 1")
+    assert of_math.endswith("n = 250, adjusted p = 0.002, trained at reward scale 1.25 until step 34, then 1")
     assert "trained at" not in of_code
     at_one = dict.fromkeys(DECLARED, (Phase(1, 40, 1.0, 1.0),))
     assert "plain OPD" in hand_made(evaluation=evaluation, trained_lambda=at_one).opd_sentence

@@ -3,7 +3,7 @@
 import pytest
 
 from eval.records import Sample, Verdict, read_samples, write_samples
-from eval.statistics.compare import compare, recover, summarise
+from eval.statistics.compare import compare, recover, recover_over, summarise
 
 
 def sample(problem, verdict, index=0, finished=True, tokens=10, **changes):
@@ -24,7 +24,7 @@ def test_summary_counts():
         ]
     )
     assert score.accuracy == 0.75  # problem 0: 1/2, problem 1: 1
-    assert (score.n, score.unscored) == (3, 1)
+    assert (score.n, score.problems, score.unscored) == (3, 2, 1)
     assert (score.finish_rate, score.mean_tokens) == (0.75, 20.0)
     assert score.accuracy_when_finished == 1.0
     assert 0 <= score.lo < 0.75 < score.hi <= 1
@@ -37,21 +37,19 @@ def test_nothing_judged_is_none_and_not_zero():
     assert summarise([]).finish_rate is None
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "verdict"),
-    [("pass", "fail", "beats"), ("fail", "pass", "below"), ("pass", "pass", "matches within noise")],
-)
-def test_verdicts(ours, theirs, verdict):
+@pytest.mark.parametrize(("ours", "theirs"), [("pass", "fail"), ("fail", "pass"), ("pass", "pass")])
+def test_the_sign_is_ours_minus_theirs(ours, theirs):
     result = compare([sample(i, ours) for i in range(20)], [sample(i, theirs) for i in range(20)], seed=0)
-    assert (result.verdict, result.n, result.unscored) == (verdict, 20, 0)
     assert result.difference == (ours == "pass") - (theirs == "pass")
+    assert (result.n, result.unscored, result.spread) == (20, 0, 0.0)
 
 
-def test_noise_is_called_noise():
+def test_the_spread_is_between_the_problems_differences():
     ours = [sample(i, "pass" if i % 2 else "fail") for i in range(20)]
-    theirs = [sample(i, "pass" if i % 3 else "fail") for i in range(20)]
+    theirs = [sample(i, "fail") for i in range(20)]
     result = compare(ours, theirs, seed=0)
-    assert result.verdict == "matches within noise" and result.lo < 0 < result.hi
+    assert result.spread == pytest.approx((20 * 0.25 / 19) ** 0.5)  # ten at 1, ten at 0
+    assert result.lo < 0.5 < result.hi
 
 
 def test_unscored_samples_are_left_out_on_both_sides():
@@ -111,3 +109,13 @@ def test_a_damaged_line_is_named(tmp_path, line):
     path.write_text(sample(0, "pass").to_json() + "\n" + line + "\n")
     with pytest.raises(ValueError, match="line 2"):
         read_samples(path)
+
+
+def test_recovery_over_domains_leaves_out_what_is_unscored_too():
+    student = [sample(i, "pass" if i < 4 else "fail") for i in range(10)]
+    teacher = [sample(i, "unscored" if i == 9 else "pass") for i in range(10)]
+    base = [sample(i, "unscored" if i == 8 else "fail") for i in range(10)]
+    macro, worst = recover_over({"math": [student, teacher, base], "code": [teacher, teacher, base]}, seed=0)
+    assert macro is not None and worst is not None
+    assert (macro.ratio, macro.n_problems, worst.ratio) == (0.75, 8, 0.5)
+    assert recover_over({"math": [student, teacher, []]}, seed=0) == (None, None)

@@ -9,7 +9,8 @@ import pytest
 
 from configs.load import load_config
 from eval.report.build import build
-from eval.report.data import BenchmarkInfo, ModelInfo, from_samples
+from eval.report.data import BenchmarkInfo, ModelInfo
+from eval.report.from_samples import from_samples
 from eval.report.render import to_json
 from eval.report.wording import label_of
 from merging.baselines.oracle import oracle_model, with_oracle
@@ -71,6 +72,7 @@ def reported(models, samples):
     infos = [BenchmarkInfo("sums", "math", "sampled"), BenchmarkInfo("lists", "code", "sampled")]
     data = build(
         run="demo", created="2026-01-02", config_yaml="", evaluation=from_samples(samples, models, infos, 1),
+        margin=0.02, temperature=1.0,
         objective={"math": 1.25, "code": 1.25}, routing={}, curves={}, wall_seconds={},
         peak_memory_bytes=None, provenance={},
     )  # fmt: skip
@@ -87,9 +89,12 @@ def test_it_is_compared_and_changes_no_correction_and_no_verdict(folder, samples
     data, report = reported([*models, *oracle_model(folder)], with_oracle(folder, samples))
     assert report["verdicts"] == without["verdicts"]
     others = [row for row in report["comparisons"] if row["against"] != "oracle"]
-    assert others == without["comparisons"] and {row["family"] for row in report["comparisons"]} == {4}
+    assert others == without["comparisons"] and report["questions"] == without["questions"]
+    assert {(row["primary"], row["family"]) for row in others} == {(True, 2), (False, 2)}
+    assert not any(row["primary"] for row in report["comparisons"] if row["against"] == "oracle")
     for benchmark, teacher in (("sums", "math-teacher"), ("lists", "code-teacher")):
         own, oracle = (data.comparison(name, benchmark) for name in (teacher, "oracle"))
         assert (own.difference, own.lo, own.p_adjusted) == (oracle.difference, oracle.lo, oracle.p_adjusted)
+        assert own.verdict == oracle.verdict
     assert report["models"]["oracle"]["benchmarks"]["sums"]["accuracy"] == pytest.approx(4 / 6)
     assert label_of("oracle", "baseline") == "the routed oracle"

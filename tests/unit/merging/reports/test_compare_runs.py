@@ -202,6 +202,24 @@ def test_another_mode_is_a_caveat_and_is_compared(tmp_path):
     assert compared(second, third)["caveats"] == []
 
 
+def test_the_first_runs_margin_holds_and_another_one_is_a_caveat(tmp_path):
+    config = config_of("b")
+    config["evaluation"] |= {"margin": 5}
+    found = compared(*pair(tmp_path, config=config))
+    assert found["margin"] == 0.02
+    say_each(found["caveats"], ("margin", "2 in a", "5 in b", "that of a"))
+
+
+def test_the_comparisons_of_different_answers_are_one_family(tmp_path):
+    """p = 2 / 2^6 for the student, 2 / 2^8 for the base: Holm takes the smaller times 2."""
+    first = write_run(tmp_path / "a", {"student": answers(RIGHT), "base": answers(RIGHT)})
+    second = write_run(tmp_path / "b", {"student": answers(HALF), "base": answers(WRONG)})
+    rows = {row["model"]: row for row in compared(first, second)["comparisons"]}
+    assert (rows["student"]["p_value"], rows["base"]["p_value"]) == (2 / 2**6, 2 / 2**8)
+    assert (rows["student"]["p_adjusted"], rows["base"]["p_adjusted"]) == (2 / 2**6, 4 / 2**8)
+    assert {row["verdict"] for row in rows.values()} == {"beats"}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

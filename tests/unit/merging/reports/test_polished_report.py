@@ -84,17 +84,19 @@ def test_the_report_shows_both_students_and_the_control_beside_the_teacher(train
     scores = {name: model["benchmarks"]["math_sums"] for name, model in report["models"].items()}
     assert scores["student"]["accuracy"] == 1 and scores["distilled"]["accuracy"] == 6 / 8
     assert scores["math-teacher-more"]["accuracy"] == 7 / 8 and scores["code-teacher-more"] is None
-    (verdict,) = [v for v in report["verdicts"] if (v["domain"], v["against"]) == ("math", "math-teacher")]
-    assert verdict["outcome"] == "beats"
-    assert "against math-teacher-more, this teacher trained on as long" in verdict["sentence"]
-    assert verdict["sentence"] in said
+    questions = [q for q in report["questions"] if (q["domain"], q["mode"]) == ("math", "sampled")]
+    (question,) = [q for q in questions if q["against"] == "math-teacher"]
+    # 4 of 8 problems, all one way: p = 2 / 2^4, which four questions leave undecided
+    assert (question["p_value"], question["p_adjusted"]) == (0.125, 0.5)
+    assert question["outcome"] == "not decided" and question["problems_to_decide"] > 8
+    assert question["sentence"] in said and report["headline"]["sentence"] in said
     gains = {(r["against"], r["benchmark"]): r["difference"] for r in report["before_polish"]}
     assert gains["base", "math_sums"] == 6 / 8 and gains["math-teacher", "math_sums"] == 2 / 8
     assert ("math-teacher", "code_sums") not in gains
     assert report["polish"]["rollouts"] == {"math": 8, "code": 8} and report["polish"]["left_out"] == []
     assert scores["opd_more"]["accuracy"] == 3 / 8
     (verdict,) = [v for v in report["verdicts"] if (v["domain"], v["against"]) == ("math", "opd_more")]
-    assert verdict["outcome"] == "beats" and "n = 8" in verdict["sentence"]
+    assert verdict["outcome"] == "not decided" and "n = 8" in verdict["sentence"]
     assert report["polish"]["more"] == {
         "model": "opd_more", "steps": 4, "rollouts": {"math": 8, "code": 8}
     }  # fmt: skip
@@ -118,10 +120,8 @@ def test_a_sweep_shows_the_control_and_says_that_students_are_polished(trained, 
     # `opd_more` depends on a run's lambda, as the distilled student does
     assert fixed["math_sums"] == ["base", "math-teacher", "code-teacher", "math-teacher-more"]
     said = (tmp_path / "sweep.md").read_text()
-    assert (
-        "beats its teacher" in said
-        and "math-teacher-more, this teacher trained on as long, reaches 87.5%" in said
-    )
+    assert "its teacher" in said
+    assert "math-teacher-more, this teacher trained on as long, reaches 87.5%" in said
     assert "every student was polished for 2 steps" in said
 
 

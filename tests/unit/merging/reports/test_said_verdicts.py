@@ -1,4 +1,4 @@
-"""What a finished merge says in the terminal: no line on the teachers of other domains."""
+"""What a finished merge says in the terminal: the headline and the primary questions, nothing secondary."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from types import SimpleNamespace
 from merging import run
 
 
-def test_verdicts_on_other_domains_teachers_stand_in_the_report_only(tmp_path, monkeypatch):
-    def verdict(domain, against, role):
-        return {"domain": domain, "against": against, "role": role, "sentence": f"{domain} {against}"}
-
-    verdicts = [
-        verdict("math", "math-teacher", "teacher"),
-        verdict("math", "base", "base"),
-        verdict("math", "average", "baseline"),
-        verdict("math", "code-teacher", "teacher"),
-        verdict("prose", "prose", "teacher"),  # not measured: the domain has no teacher here
-    ]
-    (tmp_path / "report.json").write_text(json.dumps({"verdicts": verdicts}))
+def test_the_terminal_shows_the_headline_and_the_primary_questions_only(tmp_path, monkeypatch):
+    report = {
+        "headline": {"sentence": "it is not shown"},
+        "questions": [{"sentence": "math teacher"}, {"sentence": "math merge"}],
+        "verdicts": [{"sentence": "math base"}],
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
     said = []
     monkeypatch.setattr(run, "say", said.append)
     monkeypatch.setattr("merging.reports.reporting.write", lambda *_: tmp_path / "report.html")
-    names = {"math": "math-teacher", "code": "code-teacher"}
-    run.report(SimpleNamespace(path=tmp_path, teacher_names=lambda: names), [], {})
-    assert said == [
-        "math math-teacher", "math base", "math average", "prose prose",
-        f"report: {tmp_path / 'report.html'}",
-    ]  # fmt: skip
+    run.report(SimpleNamespace(path=tmp_path), [], {})
+    first, training, *questions, last = said
+    assert (first, questions) == ("it is not shown", ["math teacher", "math merge"])
+    assert "one training run" in training
+    assert last == f"report: {tmp_path / 'report.html'}"

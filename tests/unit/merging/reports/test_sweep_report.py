@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from eval.report.sections.trained_lambda import Phase
+from eval.statistics.intervals import holm
 from eval.statistics.seeds import SeedEstimate
 from eval.sweep import data as sweep_data
 from eval.sweep.data import curve, mean_metric
@@ -52,22 +53,31 @@ def test_a_seed_without_lambda_1_is_not_compared_with_another_seeds():
     assert point.against_opd.seeds == 1
 
 
-def estimate(mean, lo, hi):
-    return SeedEstimate(mean, lo, hi, 3, 185, (mean,) * 3)
+def estimate(mean, lo, hi, p_value):
+    return SeedEstimate(mean, lo, hi, 3, 185, (mean,) * 3, p_value)
 
 
 @pytest.mark.parametrize(
     ("difference", "facts", "absent"),
     [
         (
-            estimate(0.05, 0.01, 0.09),
+            estimate(0.05, 0.01, 0.09, 0.02),
             ("lambda 1.25 beats OPD", "+5.0 points", "95% interval 1.0 to 9.0", "n = 185", "3 seeds"),
             ["no lambda"],
         ),
-        (estimate(0.05, -0.01, 0.09), ("no lambda beats OPD", "lambda 1.25", "9.0 points"), ["below"]),
         (
-            estimate(-0.05, -0.09, -0.01),
-            ("no lambda beats OPD", "lambda 1.25 is below OPD", "\N{MINUS SIGN}5.0 points"),
+            estimate(0.05, -0.01, 0.09, 0.1),
+            ("no lambda is shown to beat OPD", "not decided: lambda 1.25", "9.0 points"),
+            ["below"],
+        ),
+        (
+            estimate(0.001, -0.01, 0.012, 0.9),
+            ("no lambda is shown to beat OPD", "lambda 1.25 is level with OPD"),
+            ["below", "not decided"],
+        ),
+        (
+            estimate(-0.05, -0.09, -0.01, 0.02),
+            ("no lambda is shown to beat OPD", "lambda 1.25 is below OPD", "\N{MINUS SIGN}5.0 points"),
             [],
         ),
     ],
@@ -76,6 +86,20 @@ def test_sentences_say_who_won(difference, facts, absent, monkeypatch):
     monkeypatch.setattr(sweep_data, "difference_over_seeds", lambda *_: difference)
     found = made(curves=(curve("bench", "math", "sampled", STUDENTS, FIXED, None),))
     says(sentences(found)[0], "math (bench, sampled)", *facts, absent=absent)
+
+
+def test_all_comparisons_of_a_sweep_are_one_family(tmp_path):
+    """Two lambdas against the teacher and one against OPD: p-values by Student's t, corrected by Holm."""
+    data = made()
+    places = {("bench", "sampled", 1.0, "teacher"), ("bench", "sampled", 1.25, "teacher")}
+    assert data.judged.keys() == places | {("bench", "sampled", 1.25, "opd")}
+    found = [(judged.estimate.p_value, judged.p_adjusted) for judged in data.judged.values()]
+    assert [p for _, p in found] == holm([p for p, _ in found])
+    stored = json.loads(write_sweep(data, tmp_path)["json"].read_text())
+    point = stored["curves"][0]["points"][1]["against_opd"]
+    judged = data.judged["bench", "sampled", 1.25, "opd"]
+    assert (point["p_adjusted"], point["verdict"]) == (judged.p_adjusted, judged.outcome)
+    assert stored["margin"] == 0.02 and "3 comparisons" in to_markdown(data)
 
 
 def test_the_best_lambda_is_said_to_be_picked_after_the_fact():

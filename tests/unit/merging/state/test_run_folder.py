@@ -122,6 +122,19 @@ def test_what_no_trained_weight_depends_on_may_change(open_run, given, tmp_path,
     open_run(given)
 
 
+def test_the_margin_is_declared_before_the_results(open_run, given, tmp_path):
+    open_run(given)
+    with refuses(tmp_path / "run", "differs in", "evaluation.margin", "declared as 2", "now 5"):
+        open_run(given, "evaluation.margin=5", "evaluation.samples_per_problem=2")
+    stored = tmp_path / "run" / RESOLVED
+    content = yaml.safe_load(stored.read_text())
+    del content["evaluation"]["margin"]  # of an earlier version: the default was in force
+    stored.write_text(yaml.safe_dump(content, sort_keys=False))
+    open_run(given, "evaluation.samples_per_problem=2")
+    with refuses("evaluation.margin", "declared as 2", "now 1.5"):
+        open_run(given, "evaluation.margin=1.5")
+
+
 def test_an_experts_settings_of_verls_may_change_if_no_weight_depends_on_them(open_run, given):
     expert = {"kind": "rl", "steps": 2, "prompts_per_step": 2, "samples_per_prompt": 2}
     given["domains"]["math"]["expert"] = expert
