@@ -36,11 +36,10 @@ def config_in(home: Path) -> Path:
     domains["math"]["benchmarks"] = [benchmark]
     config = {
         "name": "gap", "student": str(DEMO / "student"), "domains": domains,
-        "mixing": {"kind": "gap", "floor": 0.25, "optimum": {"math": 0.5}},
+        "mixing": "gap",
         "training": {"steps": STEPS, "prompts_per_step": SIZE, "learning_rate": 1e-3, "save_every": 6,
                      "max_prompt_tokens": 72, "max_response_tokens": 48, "seed": 0, "validate_every": 2,
                      "validation_samples": 2, "validation_limit": 12},
-        "objective": {"reward_scale_warmup_steps": 3},
         "hardware": {"device": "cpu"},
         "evaluation": {"samples_per_problem": 1, "greedy": False}, "baselines": [],
         "verl": {"trainer.rollout_data_dir": str(home / "rollouts")},
