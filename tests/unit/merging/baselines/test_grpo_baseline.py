@@ -29,6 +29,7 @@ from tests.helpers.model_copies import weights_of
 from tests.helpers.opened_runs import open_run
 from tests.helpers.paths import DEMO, STUDENT
 from tests.helpers.stand_in_trainers import FakeCluster, GrpoTrainer
+from trainer.job import Lora
 from trainer.run import last_checkpoint
 
 SLOWER = "baselines=[{kind: grpo, samples_per_prompt: 2, learning_rate: 0.25}]"
@@ -132,6 +133,7 @@ CHANGES = {
     "training.loss_aggregation=token-mean": {"loss_aggregation": "token-mean"},
     "training.save_every=3": {"save_every": 3},
     "training.seed=1": {"seed": 1},
+    "training.lora_rank=4": {"lora": Lora(4, 8)},
     "training.too_long=drop": {},  # decides which prompts there are
     "training.start=average": {},  # of the merge and its own trainings at another lambda
     "training.overlap=one_step": {},  # nothing would weigh its policy gradient by who sampled the token
@@ -142,6 +144,8 @@ CHANGES = {
 }
 OF_VALIDATIONS = {"validate_every", "validation_samples", "validation_limit", "keep", "patience"}
 """Of the merge and its own trainings at another lambda."""
+OF_ADAPTERS = {"lora_alpha", "full_model"}
+"""Read with `lora_rank` only."""
 
 
 def job_of(tmp_path, *overrides):
@@ -158,7 +162,11 @@ def test_every_option_changes_its_fields_and_no_other(tmp_path):
         found = job_of(tmp_path, PAIRS, override)
         assert {name: value for name, value in found.items() if value != plain[name]} == expected, override
     changed = {override.split("=")[0].removeprefix("training.") for override in CHANGES}
-    assert schema.Training.model_fields.keys() <= changed | OF_VALIDATIONS
+    assert schema.Training.model_fields.keys() <= changed | OF_VALIDATIONS | OF_ADAPTERS
+    alone = job_of(tmp_path, PAIRS, "training.lora_rank=4")
+    for override, lora in (("lora_alpha=9", Lora(4, 9)), ("full_model=true", Lora(4, 8))):
+        found = job_of(tmp_path, PAIRS, "training.lora_rank=4", f"training.{override}")
+        assert found == {**alone, "lora": lora}
 
 
 def test_no_option_of_validations_changes_anything(tmp_path):
