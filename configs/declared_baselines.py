@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from configs.blocks.baselines import (
@@ -18,6 +19,7 @@ from configs.blocks.baselines import (
     TrainedBaseline,
     WeightBaseline,
 )
+from configs.blocks.experts import Expert, RLExpert
 from configs.polish import Polish
 
 
@@ -74,3 +76,34 @@ class DeclaredBaselines:
     def weight_baselines(self) -> tuple[WeightBaseline, ...]:
         """The baselines that are computed from the experts' weights."""
         return tuple(baseline for baseline in self.baselines if isinstance(baseline, WeightBaseline))
+
+    def check_controls(self, experts: Mapping[str, Expert], lora_rank: int | None) -> None:
+        """Raises ValueError for a control of the polish without what it controls. `experts` by domain;
+        `lora_rank` is the student's, None where it is trained in full."""
+        if self.opd_more() is not None and self.polish is None:
+            raise ValueError(
+                "baselines: `opd_more` spends the rollouts of `polish` on more distillation, and there is no "
+                "polish; declare one, or leave the baseline out"
+            )
+        if self.teacher_more() is None:
+            return
+        if self.polish is None:
+            raise ValueError(
+                "baselines: `teacher_more` trains the experts on as `polish` trains the student, and there "
+                "is none; declare a `polish`, or leave the baseline out"
+            )
+        trained = {name: expert for name, expert in experts.items() if isinstance(expert, RLExpert)}
+        if not trained:
+            kinds = ", ".join(f"{name} {expert.kind}" for name, expert in experts.items())
+            raise ValueError(
+                f"baselines: `teacher_more` trains on experts of kind `rl`, and no domain has one ({kinds}); "
+                "leave the baseline out"
+            )
+        # a control has the recipe of what it controls: the polish of an adapter trains an adapter on
+        full = [name for name, expert in trained.items() if expert.lora_rank is None]
+        if lora_rank is not None and full:
+            raise ValueError(
+                "baselines: `teacher_more` trains experts on as `polish` trains the student, which is an "
+                f"adapter (training.lora_rank), and the expert of domain {full[0]!r} is a full model; give "
+                f"domains.{full[0]}.expert a lora_rank, or leave the baseline out"
+            )

@@ -276,37 +276,9 @@ class MergeConfig(Strict, DeclaredBaselines):
 
     @model_validator(mode="after")
     def _a_control_has_what_it_controls(self) -> MergeConfig:
-        if self.opd_more() is not None and self.polish is None:
-            raise ValueError(
-                "baselines: `opd_more` spends the rollouts of `polish` on more distillation, and there is no "
-                "polish; declare one, or leave the baseline out"
-            )
-        if self.teacher_more() is None:
-            return self
-        if self.polish is None:
-            raise ValueError(
-                "baselines: `teacher_more` trains the experts on as `polish` trains the student, and there "
-                "is none; declare a `polish`, or leave the baseline out"
-            )
-        if not any(isinstance(domain.expert, RLExpert) for domain in self.domains.values()):
-            kinds = ", ".join(f"{name} {domain.expert.kind}" for name, domain in self.domains.items())
-            raise ValueError(
-                f"baselines: `teacher_more` trains on experts of kind `rl`, and no domain has one ({kinds}); "
-                "leave the baseline out"
-            )
-        self._check_adapters_are_trained_on()
-        return self
-
-    def _check_adapters_are_trained_on(self) -> None:
-        """A control has the recipe of what it controls: the polish of an adapter trains an adapter on."""
         experts = {name: domain.expert for name, domain in self.domains.items()}
-        full = [name for name, one in experts.items() if isinstance(one, RLExpert) and one.lora_rank is None]
-        if self.training.lora_rank is not None and full:
-            raise ValueError(
-                "baselines: `teacher_more` trains experts on as `polish` trains the student, which is an "
-                f"adapter (training.lora_rank), and the expert of domain {full[0]!r} is a full model; give "
-                f"domains.{full[0]}.expert a lora_rank, or leave the baseline out"
-            )
+        self.check_controls(experts, self.training.lora_rank)
+        return self
 
     def validated(self) -> list[str]:
         """The domains with validation prompts."""

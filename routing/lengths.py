@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
 from configs.prompt_mode import PromptMode
-from routing.chat_text import TemplateError, load_tokenizer, only_errors, rendered
 from routing.mix import by_domain
+from routing.modes.chat_text import TemplateError, load_tokenizer, only_errors, rendered
 from routing.routers.decisions import RoutedPrompt
 
 if TYPE_CHECKING:

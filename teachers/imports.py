@@ -12,7 +12,7 @@ from common.errors import ConfigError, RunFailed
 from common.files import new_folder, write_json
 from common.models import resolve_model
 from configs.schema import MergeConfig
-from routing.mode_check import refused_modes
+from routing.modes.mode_check import refused_modes
 from teachers import evaluation
 from teachers.models import adapters
 from teachers.models import fingerprint as fp

@@ -16,10 +16,10 @@ from configs.blocks.baselines import OpdMoreBaseline
 from configs.schema import MergeConfig
 from configs.training import ModelStart
 from merging.baselines.grpo import check_same_prompts
+from merging.exopd.gap.shares import planned_rows
 from merging.exopd.job import write_rows
 from merging.state.baseline_record import open_work, options, write_record
 from merging.state.chosen_scales import with_scales
-from merging.state.gap import planned_rows
 from merging.state.polished import distilled_folder, steps_of_opd_more
 from merging.state.run_folder import RunFolder
 from merging.training.alarms import schedule_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from common.errors import ConfigError
 from merging.checks.found import Preflight, needs_student
 from merging.state.polished import controls
-from routing.chat_text import unlike
 from routing.judged import check_polish, polish_counts
 from routing.kept import check_mix
-from routing.mode_check import refused_modes
+from routing.modes.chat_text import unlike
+from routing.modes.mode_check import refused_modes
 from routing.prompt_state import UNDECIDED, check_system_prompts
 
 

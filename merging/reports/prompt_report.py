@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.report.sections.polished import ControlUse, MoreUse, PolishUse
 from eval.report.sections.prompts import PromptUse, TrainingRows
 from merging.baselines.kinds import TRAINED
-from merging.state.gap import planned_rows, share_plans, validated_works
+from merging.exopd.gap.shares import planned_rows, share_plans, validated_works
 from merging.state.run_folder import RunFolder
 from routing.trained_rows import check_file, trained_rows
 

@@ -19,12 +19,12 @@ from eval.report.model_card import STARTING_WEIGHTS
 from eval.report.sections.router import RouterSection
 from eval.report.sections.trained_lambda import Phase
 from merging.baselines.oracle import NOTE, oracle_model
+from merging.exopd.gap.shares import share_notes
 from merging.exopd.lambda_schedule import LambdaSchedule
 from merging.reports.prompt_report import merge_rows, polish_use, prompt_use
 from merging.state.adapted import FULL, adapter_text
 from merging.state.baseline_record import options
 from merging.state.chosen_scales import read_choices
-from merging.state.gap import share_notes
 from merging.state.harness import ceilings
 from merging.state.served import read_facts
 from merging.training.alarms import backed_off, read_alarms

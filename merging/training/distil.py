@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from common.errors import TrainingHalted
 from common.progress import bar, say
 from configs.blocks.baselines import DistilledBaseline
+from merging.exopd.gap.shares import Reading, next_shares_text, planned_rows, with_shares, write_read_rows
 from merging.exopd.lambda_schedule import LambdaSchedule
 from merging.state.baseline_record import open_work, write_record
-from merging.state.gap import Reading, next_shares_text, planned_rows, with_shares, write_read_rows
 from merging.state.run_folder import RunFolder
 from merging.state.served import read_facts
 from merging.training.alarms import Alarm, AlarmLog, backed_off, raised

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from configs.load import load_config
-from merging.state.gap import planned
+from merging.exopd.gap.shares import planned
 from tests.helpers.model_copies import noisy_copy
 from tests.helpers.paths import DEMO
 from tests.helpers.processes import kill_hard, left_behind, protege, run_to_end, steps_in, wait_for

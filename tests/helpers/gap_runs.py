@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from configs.load import LoadedConfig, load_config
-from merging.state.gap import PoolReader, Reading
+from merging.exopd.gap.shares import PoolReader, Reading
 from tests.helpers.model_copies import weights_of
 from tests.helpers.polished_runs import polished_dict
 from tests.helpers.tiny_model import write_config, write_jsonl

@@ -6,8 +6,8 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import MergeConfig
-from routing.chat_text import unlike
-from routing.mode_check import refused_modes
+from routing.modes.chat_text import unlike
+from routing.modes.mode_check import refused_modes
 from tests.helpers.messages import says
 from tests.helpers.mode_template import DEAF, TEMPLATE, WITHOUT_SYSTEM
 from tests.helpers.tiny_model import config_dict, write_config, write_model

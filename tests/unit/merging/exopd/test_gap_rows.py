@@ -16,10 +16,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from merging.exopd.gap_rows import GapRows
+from merging.exopd.gap.rows import GapRows
+from merging.exopd.gap.shares import Reading, planned_rows, write_read_rows
 from merging.exopd.job import merge_job
 from merging.exopd.lambda_schedule import LambdaSchedule
-from merging.state.gap import Reading, planned_rows, write_read_rows
 from routing.dataset import write_parquet
 from routing.gap import GapBudget
 from routing.routers.decisions import RoutedPrompt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.prompt_mode import PLAIN, PromptMode
 from configs.schema import MergeConfig
-from routing.chat_text import (
+from routing.modes.chat_text import (
     Messages,
     TemplateError,
     arguments_of,

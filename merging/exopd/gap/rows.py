@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from merging.state.gap import PoolReader, Reading
+from merging.exopd.gap.shares import PoolReader, Reading
 
 
 class GapRows(RLHFDataset):
