@@ -106,8 +106,9 @@ def train(
             wait_for_queue()
             if cluster.nodes is not None:
                 cluster.nodes.begin()
-            parts, stall = PartsWatch.from_now(), StallWatch(job.hardware.stall, doing(cluster.nodes))
+            parts = PartsWatch.from_now()
             launched = launch_sft(config) if supervised else launch(config)
+            stall = StallWatch(job.hardware.stall, doing(cluster.nodes))
             wait(launched, metrics, parts, engines, cluster.nodes, stall)
     except (TrainingHalted, ConfigError):
         raise

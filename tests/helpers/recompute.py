@@ -35,7 +35,7 @@ def mismatches(run: Path) -> list[str]:
 
 def answers(folder: Path, key: str, info: dict) -> dict[tuple, dict]:
     """A model's answers in a benchmark's mode; to a pool, if it has some to every member."""
-    files = [folder / f"{name}.jsonl" for name in info["pools"] or [key.removesuffix("@greedy")]]
+    files = [folder / f"{name.removesuffix('@greedy')}.jsonl" for name in info["pools"] or [key]]
     parts = [map(json.loads, file.read_text().splitlines() if file.exists() else []) for file in files]
     parts = [[row for row in part if row["mode"] == info["mode"]] for part in parts]
     return {(r["benchmark"], r["problem_id"], r["index"]): r for p in parts for r in p} if all(parts) else {}

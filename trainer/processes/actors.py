@@ -135,7 +135,7 @@ def wait_for_queue(seconds: float = ENDING_SECONDS) -> None:
     import ray
 
     deadline = time.monotonic() + seconds
-    while True:
+    while ray.is_initialized():  # asked without, Ray would start a cluster
         try:
             ray.get_actor(*QUEUE)
         except ValueError:

@@ -45,10 +45,10 @@ def test_a_chat_template_that_adds_more_than_any_instruction_is_refused_at_the_f
     many = "{% for i in range(90000) %}xyz{% endfor %}{{ messages[0]['content'] }}"
     write_model(tmp_path / "student", template=many)
     with refuses("math.jsonl, row 1", "chat template", tmp_path / "student", "270,003", "262,144"):
-        longest_prompts([routed("1+1")], tmp_path / "student", {})
+        longest_prompts([routed("1+1")], tmp_path / "student", MODES)
     few = many.replace("90000", "80000")
     write_model(tmp_path / "other", template=few)
-    assert longest_prompts([routed("1+1")], tmp_path / "other", {})["math"][0] > 1000
+    assert longest_prompts([routed("1+1")], tmp_path / "other", MODES)["math"][0] > 1000
 
 
 def test_of_a_text_that_no_model_reads_only_the_beginning_is_counted(tmp_path, monkeypatch):

@@ -210,7 +210,7 @@ def run(tmp_path, monkeypatch):
 
 def _job(config, name, teachers, prompts, work, adapters, schedule, served, start, validation, gap):
     return SimpleNamespace(
-        folder=work, model_path=str(start), validation=validation, train_file=prompts,
+        folder=work, model_path=str(start), validation=validation, train_file=prompts, lora=None,
         checkpoints=work / "checkpoints", steps=config.training.steps,
         prompts_per_step=config.training.prompts_per_step,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -67,8 +68,8 @@ def test_folder_environment_and_standard_streams_are_the_callers(python, tmp_pat
 
 def test_open_files_keep_their_numbers(python):
     reading, writing = os.pipe()
-    high = os.dup2(writing, 57)
-    ended = run(python, "-c", "import os; os.write(57, b'through')", pass_fds=[high])
+    high = fcntl.fcntl(writing, fcntl.F_DUPFD, 57)  # a number that no other test's object will close
+    ended = run(python, "-c", f"import os; os.write({high}, b'through')", pass_fds=[high])
     os.close(writing)
     os.close(high)
     assert ended.returncode == 0, ended.stderr

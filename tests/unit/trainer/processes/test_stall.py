@@ -17,6 +17,7 @@ from configs.blocks.hardware import Stall
 from tests.helpers.messages import refuses, says
 from trainer import run as run_module
 from trainer.processes.stall import StallWatch, activity, limit_seconds
+from trainer.processes.watch import PartsWatch
 
 SETTINGS = Stall(after=4, at_least_seconds=20, first_step_seconds=300)
 
@@ -150,9 +151,9 @@ def stalling(monkeypatch):
         monkeypatch.setattr(ray, "wait", waited)
         settings = Stall(after=3, at_least_seconds=0.5, action=action)
         watch = StallWatch(settings, lambda: "stopped: VLLM::EngineCore")
-        engines = SimpleNamespace(lasting=lambda: None)
+        engines, parts = SimpleNamespace(lasting=lambda: None), PartsWatch.from_now()
         try:
-            run_module.wait(("runner", "result"), metrics, engines, None, watch)
+            run_module.wait(("runner", "result"), metrics, parts, engines, None, watch)
         finally:
             assert ended == ["runner"]
         return said

@@ -77,6 +77,7 @@ def test_a_second_training_waits_for_the_end_of_the_first_and_says_for_whom(addr
 
 
 def test_a_queue_of_another_program_is_told(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.get_actor", lambda name, namespace: object())
     monkeypatch.setattr(actors, "POLL_SECONDS", 0.01)
     with pytest.raises(RuntimeError, match=r"TransferQueueController.*another program"):
@@ -88,5 +89,6 @@ def test_without_a_queue_nothing_waits(monkeypatch):
         assert (name, namespace) == ("TransferQueueController", "transfer_queue")
         raise ValueError("no actor of this name")
 
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.get_actor", none)
     actors.wait_for_queue(seconds=0)
