@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -27,8 +28,11 @@ def server_pid():
 
 
 def running_server():
-    """The server of this process."""
-    (pid,) = children_that_run("eval.sandbox.worker")
+    """The server of this process; a process that is just being replaced may be missed by one look."""
+    end = time.monotonic() + 5
+    while not (found := children_that_run("eval.sandbox.worker")) and time.monotonic() < end:
+        time.sleep(0.05)
+    (pid,) = found
     return pid
 
 
