@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,9 +93,11 @@ def _apply(override: str, data: dict[str, Any], places: dict[Loc, str]) -> None:
         if isinstance(node, dict) and node.get(key) is None:
             _refuse_to_make(loc, rest, node, where)
             node[key] = {}
+        below = node[key]
+        if not isinstance(below, dict | list):
+            raise ConfigError(f"{where}: {show(loc)} is the value {below!r}; nothing stands below it")
+        node[key] = copy(below)  # an alias's value stands in other places too, and stays what it is there
         node = node[key]
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"{where}: {show(loc)} is the value {node!r}; nothing stands below it")
     node[key] = value
     for old in [old for old in places if old[: len(loc)] == loc]:
         places[old] = where

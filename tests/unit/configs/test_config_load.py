@@ -150,6 +150,13 @@ def test_override_finds_a_domain_with_a_dot_in_its_name(write):
     assert loaded.config.domains["math.easy"].expert.steps == 9
 
 
+def test_an_override_changes_one_place_of_a_value_that_an_alias_shares(write):
+    shared = GOOD.replace("expert: {", "expert: &rl {")
+    shared += "  code:\n    expert: *rl\n    prompts: {kind: file, path: c.jsonl}\n    reward: code\n"
+    domains = load_config(write(shared), ["domains.math.expert.steps=9"]).config.domains
+    assert (domains["math"].expert.steps, domains["code"].expert.steps) == (9, 5)
+
+
 def test_a_resolved_config_written_as_yaml_loads_as_itself(write):
     config = load_config(write(GOOD), ["training.learning_rate=3e-7"]).config
     text = yaml.safe_dump(config.model_dump(mode="json"))
