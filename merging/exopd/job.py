@@ -74,7 +74,7 @@ def merge_job(
     servers of served models said when the run began. `start` is the model whose weights are trained, by
     default the student's; an adapter on the student, which a training made, is trained on. `validation` is
     what is validated meanwhile. `gap` is the order of the rows where it is decided while the student trains
-    (`merging.exopd.gap.shares.settings`): then `train_file` is the pool of prompts.
+    (`merging.exopd.gap.shares.Reading.to_json`): then `train_file` is the pool of prompts.
     """
     read = models_ever_read(schedule or LambdaSchedule.of(config), config.training.steps)
     read_as_adapters = adapters or {} if config.scorer.kind == "shared" else {}
