@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from common.errors import ConfigError
 from configs.prompt_mode import PromptMode
+from routing.modes.bounded import broken_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,12 +24,33 @@ class TemplateError(Exception):
     """The chat template refuses a prompt; in its own words."""
 
 
+TRIAL_SECONDS, TRIAL_MEMORY = 10, 2 * 2**30
+"""What a template may take for a prompt. Instructions of a hundred thousand characters take milliseconds."""
+
+_tried: WeakKeyDictionary[PreTrainedTokenizerBase, set[str]] = WeakKeyDictionary()
+"""The arguments with which a tokenizer's template has ended in time."""
+
+
 def rendered(tokenizer: PreTrainedTokenizerBase, asked: Messages, mode: PromptMode) -> str:
-    """The text up to where the answer begins; raises TemplateError."""
+    """The text up to where the answer begins; raises TemplateError.
+
+    The first prompt with a template and its arguments is tried in a process of its own: a template is a
+    program, and may not end.
+    """
+    render = partial(
+        tokenizer.apply_chat_template,
+        list(mode.messages(asked)),
+        add_generation_prompt=True,
+        tokenize=False,
+        **mode.chat_template,
+    )
+    arguments = repr(sorted(mode.chat_template.items()))
+    if arguments not in _tried.setdefault(tokenizer, set()):
+        if limit := broken_limit(render, TRIAL_SECONDS, TRIAL_MEMORY):
+            raise TemplateError(limit)
+        _tried[tokenizer].add(arguments)
     try:
-        text = tokenizer.apply_chat_template(
-            list(mode.messages(asked)), add_generation_prompt=True, tokenize=False, **mode.chat_template
-        )
+        text = render()
     except Exception as error:  # a template is a program, which fails in any way
         raise TemplateError(" ".join(str(error).split())[:300] or type(error).__name__) from None
     assert isinstance(text, str), "it was not asked for tokens"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
+import psutil
 import pytest
 
 from configs.prompt_mode import PLAIN
 from routing import lengths
 from routing.lengths import longest_prompts, prompts_above
+from routing.modes import chat_text
 from routing.routers.decisions import RoutedPrompt
 from routing.sources.collect import Prompt
 from tests.helpers.messages import refuses
@@ -31,6 +35,23 @@ MODES = {"math": [PLAIN]}
 def routed(text: str) -> RoutedPrompt:
     prompt = Prompt("id", ({"role": "user", "content": text},), "1", None, "math.jsonl", 1, "math")
     return RoutedPrompt(prompt, "math", "test")
+
+
+ENDLESS = {
+    "a loop in a loop": ("{% for i in range(90000) %}" * 3 + "{% endfor %}" * 3, "has not ended after 1 s"),
+    "one call that takes for ever": ("{{ 10 ** (10 ** 10) }}", "has not ended after 1 s"),
+    "more memory than there is": ("{{ ('a' * 10 ** 11) | length }}", "asks for more than 2 GiB"),
+}
+
+
+@pytest.mark.parametrize("template, told", ENDLESS.values(), ids=ENDLESS)
+def test_a_chat_template_that_does_not_end_is_refused(tmp_path, monkeypatch, template, told):
+    monkeypatch.setattr(chat_text, "TRIAL_SECONDS", 1)
+    write_model(tmp_path / "student", template=template)
+    began = time.monotonic()
+    with refuses("math.jsonl, row 1", "chat template", tmp_path / "student", told):
+        longest_prompts([routed("1+1")], tmp_path / "student", MODES)
+    assert time.monotonic() - began < 20 and psutil.Process().children() == []
 
 
 @pytest.mark.parametrize("template", FAILING.values(), ids=FAILING)
