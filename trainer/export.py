@@ -5,8 +5,12 @@ verl's own merger rounds every weight to bfloat16; a float32 model would not be 
 
 from __future__ import annotations
 
+import importlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from common.files import new_folder, share
@@ -26,6 +30,22 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+
+
+@contextmanager
+def imports_beside() -> Iterator[None]:
+    """Imports what `export` needs while the block waits for the training whose model comes next."""
+    thread = Thread(target=_imports, name="imports for the export")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # a program that ends in the middle of an import may crash
+
+
+def _imports() -> None:
+    for name in ("torch.distributed.tensor", "safetensors.torch", "transformers.models.auto.modeling_auto"):
+        importlib.import_module(name)
 
 
 def export(checkpoints: Path, step: int, base: Path, target: Path, lora: Lora | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from common.files import append_line, cut_unfinished_line, write_text
 from common.progress import say
 from common.reading import read_json_lines, read_text
 from trainer.explained import explain
+from trainer.export import imports_beside
 from trainer.job import TrainingJob
 from trainer.overrides import verl_config
 from trainer.processes import failures
@@ -109,7 +109,8 @@ def train(
             parts = PartsWatch.from_now()
             launched = launch_sft(config) if supervised else launch(config)
             stall = StallWatch(job.hardware.stall, doing(cluster.nodes))
-            wait(launched, metrics, parts, engines, cluster.nodes, stall)
+            with imports_beside():
+                wait(launched, metrics, parts, engines, cluster.nodes, stall)
     except (TrainingHalted, ConfigError):
         raise
     except Exception as error:
@@ -280,27 +281,10 @@ def _add(config: DictConfig, key: str, value: Any) -> None:
 
 def launch(config: DictConfig) -> Launched:
     """Starts verl's task runner as its own `main` does; returns the actor and the pending result."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
     from trainer.within.task_runner import TaskRunner
 
-    if config.trainer.device == "cpu":
-        _check_cpu_platform()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that all is well
-        validate_config(
-            config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
-        )
     runner: Any = TaskRunner.remote()
     return runner, runner.run.remote(config)
-
-
-def _check_cpu_platform() -> None:
-    """verl reports a plug-in that fails to load at debug level only, and goes on with another device."""
-    from verl.plugin.platform import PlatformRegistry
-
-    if "cpu" not in PlatformRegistry.registered_names():
-        raise RuntimeError("verl did not load the plug-in `protege_cpu`; `protege doctor` tells why")
 
 
 def doing(nodes: Nodes | None) -> Callable[[], str]:

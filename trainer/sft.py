@@ -62,7 +62,7 @@ def sft_config(job: SftJob, metrics_name: str) -> DictConfig:
 
 def launch_sft(config: DictConfig) -> Launched:
     """Starts verl's SFT trainer in an actor of its own; returns the actor and the pending result."""
-    from trainer.within.sft_runner import SftRunner
+    from trainer.within.task_runner import SftRunner
 
     runner: Any = SftRunner.remote()
     return runner, runner.run.remote(config)
@@ -86,7 +86,7 @@ def _training(job: SftJob, metrics_name: str) -> dict[str, Any]:
         "data.train_batch_size": job.rows_per_step,
         "data.use_dynamic_bsz": True,
         "data.max_token_len_per_gpu": job.hardware.tokens_per_device,
-        "data.custom_cls.path": "pkg://trainer.within.sft_runner",
+        "data.custom_cls.path": "pkg://trainer.within.token_rows",
         "data.custom_cls.name": "TokenRows",
         "model.path": job.model_path,
         "optim.lr": job.learning_rate,

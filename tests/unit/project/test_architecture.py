@@ -237,7 +237,7 @@ def test_modules_that_are_named_in_text_are_there():
     known = {module_name(path) for name in ALLOWED for path in python_files(name)}
     named = {(name, text) for name, source in SOURCES.items() for text in modules_named(source)}
     assert {(name, text) for name, text in named if not {text, text.rpartition(".")[0]} & known} == set()
-    assert {"trainer.within.sft_runner", "trainer.engine.registered", "teachers.rewards"} <= {
+    assert {"trainer.within.token_rows", "trainer.engine.registered", "teachers.rewards"} <= {
         text for _, text in named
     }
 

@@ -48,10 +48,10 @@ ENDLESS = {
 def test_a_chat_template_that_does_not_end_is_refused(tmp_path, monkeypatch, template, told):
     monkeypatch.setattr(chat_text, "TRIAL_SECONDS", 1)
     write_model(tmp_path / "student", template=template)
-    began = time.monotonic()
+    began, running = time.monotonic(), psutil.Process().children()
     with refuses("math.jsonl, row 1", "chat template", tmp_path / "student", told):
         longest_prompts([routed("1+1")], tmp_path / "student", MODES)
-    assert time.monotonic() - began < 20 and psutil.Process().children() == []
+    assert time.monotonic() - began < 20 and psutil.Process().children() == running
 
 
 @pytest.mark.parametrize("template", FAILING.values(), ids=FAILING)

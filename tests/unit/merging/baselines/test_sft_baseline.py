@@ -96,7 +96,7 @@ def test_every_prompt_is_answered_by_its_own_teacher(folder, monkeypatch, tmp_pa
 def test_the_loss_is_on_the_answer_alone(tmp_path):
     import pyarrow as pa
 
-    from trainer.within.sft_runner import TokenRows
+    from trainer.within.token_rows import TokenRows
 
     row = {"prompt_ids": [5, 6, 7], "response_ids": [8, 1]}
     pq.write_table(pa.Table.from_pylist([row, row]), tmp_path / "rows.parquet")

@@ -1,15 +1,11 @@
-"""What of a supervised fine-tuning runs in Ray: verl's SFT trainer, and the rows that it reads."""
+"""The rows of a supervised fine-tuning, as verl's SFT trainer reads them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 import torch
-
-from trainer.processes import failures
 
 
 class TokenRows(torch.utils.data.Dataset):
@@ -42,28 +38,3 @@ class TokenRows(torch.utils.data.Dataset):
         ids = torch.tensor(prompt + response)
         mask = torch.tensor([0] * len(prompt) + [1] * len(response))
         return {"input_ids": ids, "position_ids": torch.arange(len(ids)), "loss_mask": mask}
-
-
-@ray.remote(num_cpus=1)
-class SftRunner:
-    """Runs verl's SFT trainer, and records what ended it."""
-
-    def run(self, config: Any) -> None:
-        """Trains to the end, from the last checkpoint where there is one."""
-        os.environ.update(config.protege.environment)
-        from trainer.within.sft_trainer import FewCpusTrainer
-
-        trainer = None
-        try:
-            trainer = FewCpusTrainer(config)
-            trainer.fit()
-        except Exception as error:
-            failures.record(config.protege.failures_file, "trainer", error)
-            raise
-        finally:
-            self._free_devices(trainer)
-
-    def _free_devices(self, trainer: Any) -> None:
-        """As `trainer.within.task_runner.TaskRunner` does, and for its reason."""
-        for group in (trainer.resource_pool.pgs or ()) if hasattr(trainer, "resource_pool") else ():
-            ray.util.remove_placement_group(group)
