@@ -5,6 +5,7 @@ Until it is whole, each lies beside its target under a hidden name, where a kill
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -62,6 +63,10 @@ def new_file(target: Path) -> Iterator[Path]:
     Folders that are missing are made. Raises OSError where the target cannot be written; of a full disk it
     names the target.
     """
+    if not is_file_name(target.name):
+        raise OSError(errno.EINVAL, "it is not the name of a file", str(target))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "a device, socket or pipe is there", str(target))  # and would be replaced
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(hidden_name(target.name))
     try:

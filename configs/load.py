@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -122,8 +123,10 @@ def _next_key(node: dict | list, dotted: str, where: str) -> tuple[Any, str]:
     """The key that `dotted` starts with, and the rest; existing keys with a dot in them are found."""
     if isinstance(node, list):
         head, _, rest = dotted.partition(".")
-        if not head.isdecimal() or int(head) >= len(node):
-            raise ConfigError(f"{where}: {head!r} is no position of a list of {len(node)} (counted from 0)")
+        if not re.fullmatch(r"[0-9]{1,9}", head) or int(head) >= len(node):
+            raise ConfigError(
+                f"{where}: {head[:60]!r} is no position of a list of {len(node)} (counted from 0)"
+            )
         return int(head), rest
     known = [key for key in node if isinstance(key, str) and (dotted + ".").startswith(key + ".")]
     head = max(known, key=len) if known else dotted.partition(".")[0]

@@ -116,14 +116,14 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a config, for editors."""
     from common.errors import ConfigError
-    from common.files import write_text
+    from common.files import expanded, write_text
     from configs.schema_doc import json_schema
 
     if out is None:
         typer.echo(json_schema(), nl=False)
         return
     try:
-        write_text(out, json_schema())
+        write_text(expanded(out), json_schema())
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     typer.echo(f"wrote {out}")

@@ -7,14 +7,16 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, FiniteFloat
+from pydantic import AfterValidator, BaseModel, FiniteFloat
 
 from common.digests import file_sha256
 from common.errors import ConfigError
+from common.files import is_file_name
 from common.progress import say
 from common.reading import read_json
+from common.words import printable
 from eval.report.sections.trained_lambda import Phase
 from merging.state.run_folder import RESOLVED, load_resolved
 
@@ -133,12 +135,22 @@ class _Objective(BaseModel):
     trained: dict[str, list[Phase]] = {}
 
 
+def _of_a_file(name: str) -> str:
+    """A model's or benchmark's name is that of a folder or file with its answers, below the run's own."""
+    if not is_file_name(name):
+        raise ValueError(f"{printable(name, 60)} is no name of a file")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_of_a_file)]
+
+
 class _Report(BaseModel):
     """What is read of a `report.json`."""
 
     created: str
-    models: dict[str, _Model]
-    benchmarks: dict[str, _Benchmark]
+    models: dict[FileName, _Model]
+    benchmarks: dict[FileName, _Benchmark]
     objective: _Objective
     wall_seconds: dict[str, FiniteFloat]
     peak_memory_bytes: int | None

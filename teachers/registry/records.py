@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, FiniteFloat, PositiveInt
 
+from common.errors import ConfigError
 from common.reading import typed_json
 
 RECORD = "record.json"
@@ -111,7 +112,10 @@ def parse_record(text: str | bytes, where: str, folder: Path) -> ExpertRecord:
     """
     place = f"{where}: damaged, or no expert's record"
     typed_json(text, _Inner, place)
-    return replace(typed_json(text, ExpertRecord, place), path=str(folder))
+    record = typed_json(text, ExpertRecord, place)
+    if not (record.domain.isprintable() and record.id.isprintable() and record.created.isprintable()):
+        raise ConfigError(f"{place}: its names have signs that no terminal should be sent")
+    return replace(record, path=str(folder))
 
 
 # What is read of a record's inner values, whose other entries are only kept.

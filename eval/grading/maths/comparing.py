@@ -84,10 +84,11 @@ def _text(node: Node) -> str:
 def _points(expected: Node, given: Node) -> tuple[Sequence[str], Sequence[str]] | None:
     """The coordinates of points of which at least one names them, `x=1, y=2`; None for anything else.
 
-    Named ones are compared in the order of their names, whatever the order in which they are written.
+    Where both have names these tell which belong together, whatever the order in which they are written.
     """
     wanted, found = assignments(expected), assignments(given)
     if wanted and found:
+        wanted, found = sorted(wanted), sorted(found)
         same = [name for name, _ in wanted] == [name for name, _ in found]
         return (_second(wanted), _second(found)) if same else ((), ("",))
     plain = given if wanted else expected

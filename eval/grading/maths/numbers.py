@@ -39,9 +39,18 @@ MULTIPLIERS = re.compile(
     r"|quarters?|\w+ths?|squared|cubed|doubled|tripled|factorial|times|plus|minus|over|by|per cent|less|more"
     r"|than|to|through|between|from|at|about|around|approximately|nearly|almost|choose|mod|modulo|base|root"
     r"|sqrt|sin|cos|tan|log|ln|exp|pi|or|and|not|no|non|is|are|was|wrong|false|fails?|except|but|if|of"
-    r"|point)\b"
+    r"|point|\w+illions?|googol\w*|myriads?|percent\w*|fewer|never|nothing|none|neither|nor|either|maybe"
+    r"|perhaps|possibly|unless|without|alas|besides|instead|rather|otherwise|unlike|unlikely|although|though"
+    r"|however|while|incorrect\w*|wrongly|bogus|fake|inverse|negative|opposite|reciprocal|conjugate"
+    r"|complement|remainder|impossible|undefined|guess\w*|alternative\w*)\b"
 )
 """Words that change the number before them, or may."""
+
+_NO_UNIT = re.compile(
+    r"\b(?:\w+(?:ed|ly|wise|teen|ty)|twen\w+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|only)\b"
+)
+"""Words that are no unit: what was done to the number (`halved`), how (`wrongly`), and another number."""
 
 _UNITS = {
     "cm": ("centimeter", "centimetre", "centimeters", "centimetres"), "mm": ("millimeter", "millimeters"),
@@ -147,7 +156,8 @@ def _unit(text: str) -> tuple[str, str | None, int]:
     unit = "" if factor > 1 and not words else _UNIT_OF.get(bare)
     if unit is None:
         is_word = typeset is not None and re.fullmatch(r"[a-z' ]+", bare) and min(map(len, bare.split())) >= 3
-        if not is_word or (power and "^" in found.group(1)) or MULTIPLIERS.search(bare):
+        changes = MULTIPLIERS.search(bare) or _NO_UNIT.search(bare)
+        if not is_word or (power and "^" in found.group(1)) or changes:
             return text, None, 1
         unit = bare
     return text[: found.start()].strip(), unit + (f"^{power.group(1)}" if power else ""), factor
@@ -232,6 +242,6 @@ def number_elsewhere(text: str) -> Number | None:
     for group, separator in _ELSEWHERE:
         if (found := re.match(group, text)) is not None:
             text = found.group().replace(separator, "") + text[found.end() :]
-    text = re.sub(r"^(\d+), ?(?=\d+(?:\D|$))", r"\1.", text)
+    text = re.sub(r"^(\d+),(?=\d+(?:\D|$))", r"\1.", text)
     number = plain_number(text)
     return None if number is None else replace(number, value=sign * number.value)

@@ -19,7 +19,8 @@ _CHARACTERS = {
     **dict.fromkeys("−–—‐‑‒﹣－", "-"),
     **dict.fromkeys("·⋅∙•", "\\cdot "),
     **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u205f", " "),
-    **dict.fromkeys("\u200b\u2060\ufeff", ""),
+    **dict.fromkeys("\u00ad\u200b\u2060\ufeff", ""),
+    "\u066b": ".", "\u066c": "{,}", "ℂ": "\\mathbb{C}", "ℎ": "h",
     **dict.fromkeys("°º˚", "^\\circ "),
     **dict.fromkeys("%％﹪", "\\%"),
     "×": "\\times ", "÷": "/", "∕": "/", "⁄": "/", "π": "\\pi ", "∞": "\\infty ", "…": "\\ldots ",
@@ -34,6 +35,7 @@ _CHARACTERS = {
 
 def _characters(text: str) -> str:
     """Unicode as LaTeX; a percent sign that LaTeX would take for a comment is escaped."""
+    text = re.sub("[\U0001d400-\U0001d7ff]", lambda m: unicodedata.normalize("NFKC", m.group()), text)
     text = re.sub(r"\\%", "%", text)
     text = re.sub(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}", text).replace("√", "\\sqrt ")
     text = re.sub(f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: "^{%s}" % _each(m.group(), _SUPERSCRIPTS), text)  # noqa: UP031
@@ -77,18 +79,36 @@ def _temperature(match: re.Match[str]) -> str:
     return "\\text{ celsius}" if match.group(1) == "C" else "\\text{ fahrenheit}"
 
 
+def _without_marks(match: re.Match[str]) -> str:
+    return match.group().replace("{,}", "")
+
+
 def _named_constant(match: re.Match[str]) -> str:
     return "\\pi " if match.group(1) == "pi" else "\\infty "
 
 
+_FUNCTIONS = r"arcsin|arccos|arctan|sin|cos|tan|cot|csc|ln|log|exp"
+"""Not `sec`, which is a unit too."""
+
+_LEAD_IN = r"(?i:(?:the\s+)?(?:final\s+)?answer(?:\s+is\s*:?|\s*:))\s*"
+
 _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^\s*(?:\$\$?|\\\(|\\\[)|(?:(?<!\\)\$\$?|\\\)|\\\])\s*[.,;]?\s*$", ""),
+    (r"^\s*\*\*([^*]+)\*\*\s*$", r"\1"),
+    (r"(?<!\\)(?:\\\\)+\s*$", ""),
+    (r"^\s*\\text\s*\{\s*\$([^$]*)(?<!\\)\$\s*\}\s*$", r"\1"),
+    (r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![a-zA-Z])", ""),
+    (r"(?<![\d.,])(?<!\{,\})([1-9]\d{0,2}(?:\{,\}\d{3})+)(?!\d|\{,\})", _without_marks),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])\.?", ""),
     (r"\\(?:!|mkern-?[\d.]+mu)", ""),
     (r"(?<!\\)\\(?:[,;:> ~]|quad|qquad|thinspace|medspace|thickspace|enspace|hspace\{[^{}]*\})|~", " "),
     (r"\\(?:d|t|c|nice|s|x)frac(?![a-zA-Z])", r"\\frac"),
     (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$", _over),
-    (r"\\(?:textcolor|color)\s*\{[a-zA-Z]+\}|\\(?:bf|rm|it|underline|boldsymbol|bm)(?![a-zA-Z])", ""),
+    (r"\\(?:textcolor|color)\s*\{#?[a-zA-Z\d]+\}|\\(?:bf|rm|it|underline|boldsymbol|bm)(?![a-zA-Z])", ""),
+    (
+        rf"\\(?:mathrm|text|textrm|operatorname)\s*\{{\s*({_FUNCTIONS})\s*\}}(?:\\[,! ])?\s*(?=[\w({{\\|^])",
+        r"\\\1 ",
+    ),
     (r"\\(?:mathrm|text|operatorname|mathit|mathbf)\s*\{\s*([ei])\s*\}", r" \1"),
     (r"\\(?:exponentialE|mathrm\s+e)(?![a-zA-Z])", "e"),
     (r"\\text\s*\{\s*(\\?\$|[€£¥])\s*\}", r"\1"),
@@ -111,6 +131,11 @@ _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?:varnothing|O)(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset "),
     (r"\+\s*(?=\\infty)(?<![\w})]\+)", ""),
     (r"(?<![\\a-zA-Z])(sqrt|sin|cos|tan|cot|sec|csc|ln|log|exp|arcsin|arccos|arctan)\s*(?=[({])", r"\\\1"),
+    (
+        rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?:\s*(?=[\d\\_^|])|\s+(?=[a-z](?![a-zA-Z]))|(?=[xyz](?![a-zA-Z])))",
+        r"\\\1 ",
+    ),
+    (r"\\log\s*_\s*(?:e(?![a-zA-Z])|\{\s*e\s*\})", r"\\ln "),
     (r"(?<![\\a-zA-Z])(?:\\text\s*\{\s*)?(pi|infinity|infty)(?![a-zA-Z])(?:\s*\})?", _named_constant),
     (r"\^\s*\(([^()]*)\)", r"^{\1}"),
     (r"\\(?:d|t)binom(?![a-zA-Z])", r"\\binom"),
@@ -119,7 +144,10 @@ _REWRITES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge"),
     (r"\\neq(?![a-zA-Z])", r"\\ne"),
     (r"\\(?:dots|cdots|dotsc|dotsb|dotso)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
-    (r"\\(?:textrm|textbf|textit|mathrm|mathbf|mathit|mathsf|operatorname|mbox)\s*\{", r"\\text{"),
+    (r"\\(?:text(?:rm|bf|it|sf|tt)|math(?:rm|bf|it|sf|tt)|operatorname|mbox)\s*\{", r"\\text{"),
+    (rf"^\s*\\text\s*\{{\s*{_LEAD_IN}\}}\s*(?=\S)", ""),
+    (rf"^\s*\\text\s*\{{\s*{_LEAD_IN}([-+\d.,/ ]+)\}}\s*$", r"\1"),
+    (r"^\s*=\s*(?=[^\s=])", ""),
     (r"(?<=\d)\s*(?:\\text\s*\{\s*)?([aApP])\.?\s?[mM]\b\.?(?:\s*\})?$", _half_of_day),
     (r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d+$)", ":"),
     (r"\\text\s*\{\s*mod\s*\}", r"\\pmod "),
@@ -140,7 +168,7 @@ _BRACED = re.compile(r"\\(frac|sqrt|binom)(?![a-zA-Z])\s*(?:\[[^\[\]]*\]\s*)?")
 
 def normal(text: str) -> str:
     """The text with equal notations written alike."""
-    text = _characters(text)
+    text = _without_braces(_characters(text))
     if _OF_ANGLES.search(text):
         text = _DEGREES.sub(_radians, text)
     for pattern, replacement in _REWRITES:
@@ -154,6 +182,22 @@ def normal(text: str) -> str:
     text = _join_groups(_with_braces(text)).strip()
     text = re.sub(r"(?<=[\w)}\]!%])\s*[.,;:]+$", "", text)
     return re.sub(r"([\^_])\{(\w)\}", r"\1\2", text).strip()
+
+
+_DOUBLE = re.compile(r"(?<!\\)\{\s*\{([^{}]*)(?<!\\)\}\s*\}")
+_AROUND_BASE = re.compile(
+    r"(?:^|(?<=[-+*/(=,])|(?<=\\times)|(?<=\\cdot))(\s*)\{(\d+(?:\.\d+)?|[a-zA-Z])\}(?=\s*\^)"
+)
+"""Braces around what is raised to a power; behind any other command they may hold its argument."""
+
+
+def _without_braces(text: str) -> str:
+    """Without braces that only group: `\\frac{{5}}{{8}}`, `{-}3`, `3{.}5`, `{2}^{10}`."""
+    for _ in range(3):
+        text = _DOUBLE.sub(r"{\1}", text)
+    text = re.sub(r"(?<=\d)\{\.\}(?=\d)", ".", text)
+    text = re.sub(r"(?<![\\a-zA-Z^_}\]\s])\{([-+])\}", r"\1", text)
+    return _AROUND_BASE.sub(r"\1\2", text)
 
 
 _IN_WORDS = {

@@ -289,22 +289,38 @@ def assignment(node: Node) -> Given | None:
 
 
 def assignments(node: Node) -> tuple[tuple[str, str], ...]:
-    """The pairs of `x=1, y=2`, by name; empty where not every item has a name of its own."""
+    """The pairs of `x=1, y=2` in the order of coordinates, where these have one, else as written; empty where
+    not every item has a name of its own."""
     if not isinstance(node, Several) or node.is_ordered:
         return _of_point(node)
     found = [assignment(read(item)) for item in node.items]
     pairs = [(one.names[0], one.sides[-1]) for one in found if one is not None and len(one.sides) == 1]
     if len(pairs) < len(node.items) or len({name for name, _ in pairs}) < len(pairs):
         return ()
-    return tuple(sorted(pairs))
+    names = [name for name, _ in pairs]
+    order = next((order for order in _COORDINATES if set(names) <= set(order)), names)
+    return tuple(sorted(pairs, key=lambda pair: order.index(pair[0])))
+
+
+_COORDINATES = (
+    tuple("xyzw"),
+    tuple("abcdefgh"),
+    tuple("mn"),
+    tuple("pqrst"),
+    tuple("uvw"),
+    ("r", "\\theta", "z"),
+    ("r", "\\theta", "\\phi"),
+    ("\\rho", "\\theta", "\\phi"),
+)
+"""Names of the parts of a point in their usual order."""
 
 
 def _of_point(node: Node) -> tuple[tuple[str, str], ...]:
-    """The pairs of `(x,y)=(1,2)`."""
+    """The pairs of `(x,y)=(1,2)`, in its order."""
     found = assignment(node)
     if found is None or len(found.names) < 2 or len(found.sides) != 1:
         return ()
     values = read(found.sides[0])
     if not isinstance(values, Several) or len(values.items) != len(found.names):
         return ()
-    return tuple(sorted(zip(found.names, values.items, strict=True)))
+    return tuple(zip(found.names, values.items, strict=True))

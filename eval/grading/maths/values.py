@@ -19,10 +19,21 @@ CLOSE = 60
 PLACES = (
     ("3/7", "-5/11", "13/9", "7/5", "-8/3"),
     ("5/3", "9/4", "2/13", "11/6", "17/7"),
+    ("7/2", "12/5", "9/8", "5/4", "8/3"),
     ("-4/5", "8/7", "5/6", "-3/2", "7/9"),
+    ("-17/4", "-23/5", "-35/6", "-41/7", "-9/2"),
+    ("-38/3", "-57/5", "-43/4", "-65/7", "-71/6"),
 )
-"""Where expressions with variables are evaluated: if they differ there, they differ."""
-WHOLE_PLACES = ((4, 7, 3, 9, 5), (6, 3, 8, 4, 10), (9, 5, 7, 11, 3))
+"""Where expressions with variables are evaluated: if they differ there, they differ. The last are far below
+0, where `|x+7|` is not `x+7`."""
+WHOLE_PLACES = (
+    (4, 7, 3, 9, 5),
+    (6, 3, 8, 4, 10),
+    (9, 5, 7, 11, 3),
+    (12, 8, 5, 6, 4),
+    (5, 13, 9, 8, 7),
+    (7, 10, 6, 9, 8),
+)
 """Of variables that stand for whole numbers."""
 
 Unsure = Literal["undecided", "expected unparsed"]
@@ -65,6 +76,10 @@ def _as_fraction(match: re.Match[str]) -> str:
     return f"\\frac{{{int(whole + decimals)}}}{{{10 ** len(decimals)}}}"
 
 
+_CURRENT = re.compile(r"(\\[a-zA-Z]+)|I")
+"""A capital I, which is a letter like others (of a current, of an integral) and for sympy the imaginary unit;
+and commands, which may hold one."""
+
 _BOUNDS = re.compile(r"_\{[^{}]*\}")
 _OTHER = re.compile(r"\\text|\\%|[=<>,:]|\\(?:[lgn]e|in|ldots|begin|cup|cap|emptyset)(?![a-z])")
 
@@ -76,7 +91,7 @@ def _expression(text: str) -> Any:
     from sympy import Expr, I
 
     try:
-        value = _read(text).doit()
+        value = _read(_CURRENT.sub(lambda found: found[1] or "\\Xi ", text)).doit()
         imaginary = [symbol for symbol in value.free_symbols if symbol.name == "i"]
         if imaginary and "_i" not in text:
             value = value.subs(dict.fromkeys(imaginary, I))
@@ -156,7 +171,7 @@ def _equal_functions(expected: Any, given: Any) -> bool | None:
 
 def _agreements(expected: Any, given: Any) -> int | None:
     """At how many places two functions are real and equal; None if they differ at one."""
-    from sympy import Rational
+    from sympy import Abs, I, Rational
 
     symbols = sorted(expected.free_symbols | given.free_symbols, key=str)
     agreed = 0
@@ -165,15 +180,31 @@ def _agreements(expected: Any, given: Any) -> int | None:
             symbol: whole[place % 5] if symbol.name[:1] in "jklmnpqN" else Rational(places[place % 5])
             for place, symbol in enumerate(symbols)
         }
+        with_value = [_has_value(expression, values) for expression in (expected, given)]
+        if with_value[0] and not with_value[1] and expected.has(Abs):
+            return None  # `\ln|x|` has a value where `\ln x` has none, and was written for that
+        if not all(with_value):
+            continue
         one, other = (expression.subs(values).doit().evalf(30) for expression in (expected, given))
         if not (one.is_number and other.is_number and one.is_finite and other.is_finite):
             continue
-        if one.is_real != other.is_real:
+        if one.is_real != other.is_real and not (expected.has(I) or given.has(I)):
             continue  # one of them has no value there
         if abs(one - other) > (abs(one) + abs(other)) * 1e-20:
             return None
         agreed += 1
     return agreed
+
+
+def _has_value(expression: Any, values: dict[Any, Any]) -> bool:
+    """Whether all its roots and logarithms are real there: for sympy `\sqrt{a}\sqrt{b}` is not `\sqrt{ab}`
+    below 0."""
+    from sympy import Pow, log
+
+    inner = [
+        part.args[0] for part in expression.atoms(Pow, log) if part.is_Function or not part.exp.is_integer
+    ]
+    return not any(part.subs(values).evalf(15).is_negative for part in inner)
 
 
 def equal_relations(expected: str, given: str) -> bool | None:

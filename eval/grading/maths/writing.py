@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from string import ascii_lowercase
 from typing import Any
 
 from eval.grading.maths.comparing import Judge, compare
@@ -54,10 +55,29 @@ def as_written(expected: str, given: str) -> bool | None:
         found, wanted = reading(given), reading(expected)
         if wanted is not None or found is not None:
             return found == wanted or _is_congruent(found, wanted)
+    if _is_same_product(expected, given):
+        return True
     found, wanted = _words(given), _words(expected)
     if wanted is not None:
-        return wanted == (found or _compact(given).lower())
-    return True if found is not None and found == _compact(expected).lower() and len(found) > 1 else None
+        spelt = _compact(given)
+        is_same = wanted == (found or (spelt.lower() if "\\text" in expected else spelt))
+        return None if found is None and not is_same and _may_be_product(expected, given) else is_same
+    spelt = _compact(expected)
+    is_spelt = found is not None and found == spelt.lower() and len(found) > 1
+    return True if is_spelt and (len(spelt) <= 3 or _CASED.fullmatch(spelt)) else None
+
+
+def _is_same_product(expected: str, given: str) -> bool:
+    """`abcd` and `dcba`, whose `dc` the parser takes for a differential; no words with the same letters."""
+    are_letters = all(re.fullmatch("[A-Za-z]{4,100}", text) for text in (expected, given))
+    are_words = _reads_as_words(expected) and _reads_as_words(given)
+    return are_letters and not are_words and sorted(expected) == sorted(given)
+
+
+def _may_be_product(expected: str, given: str) -> bool:
+    """Whether letters that read as words may be a product that has the given value: no typeset words."""
+    is_typeset = any("\\text" in text or " " in text for text in (expected, given))
+    return not is_typeset and set(re.findall("[A-Za-z]", expected)) <= set(given)
 
 
 def _is_congruent(found: Any, wanted: Any) -> bool:
@@ -104,7 +124,21 @@ def _words(text: str) -> str | None:
         r"[A-Za-z][A-Za-z' .-]*|(?=.*[A-Za-z]{3})[A-Za-z\d][\w' .,:/&-]*", plain
     ):
         return None
+    if "\\text" not in text and " " not in plain and not _reads_as_words(plain):
+        return None
     words = re.sub(r"[\s.]+", " ", plain).strip().lower()
     if _MONTH.search(words):
         words = " ".join(sorted(re.sub(r"(?<=\d)(?:st|nd|rd|th)\b|,|\b(?:the|of)\b", " ", words).split()))
     return _ALIASES.get(words, words)
+
+
+_CASED = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+
+
+def _reads_as_words(text: str) -> bool:
+    """Whether bare letters are words; in a product (`abcd`, `xyz/2`, `abCD`), often in order, case counts."""
+    parts = re.findall("[A-Za-z]+", text)
+    return all(
+        _CASED.fullmatch(part) and re.search("[aeiou]", part.lower()) and part.lower() not in ascii_lowercase
+        for part in parts
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -205,6 +206,21 @@ def test_a_text_that_cannot_be_written_keeps_the_old_one(tmp_path):
     assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
     write_text(path, "a\ud800é", errors="replace")
     assert path.read_bytes() == "a?é".encode()
+
+
+@pytest.mark.parametrize("name", ["", ".", "a\0b"])
+def test_what_no_file_can_be_called_is_not_written(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError):
+        write_text(Path(name), "new")
+    assert names(tmp_path) == []
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        write_text(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):

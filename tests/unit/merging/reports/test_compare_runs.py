@@ -357,6 +357,17 @@ def test_a_damaged_report_is_refused(tmp_path, text):
     says(refused("report", "--compare", first, second), second, f"`protege eval {second}`")
 
 
+@pytest.mark.parametrize("name", ["/etc", "../student", "a/b", "", "a\0b", "x" * 300])
+@pytest.mark.parametrize("kind", ["models", "benchmarks"])
+def test_a_name_that_is_no_files_is_refused(tmp_path, kind, name):
+    """Answers are read from a file of that name below the run."""
+    first, second = pair(tmp_path)
+    report = json.loads((second / "report.json").read_text())
+    report[kind] |= {name: next(iter(report[kind].values()))}
+    (second / "report.json").write_text(json.dumps(report))
+    says(refused("report", "--compare", first, second), second, "is no name of a file")
+
+
 def test_a_damaged_key_is_refused(tmp_path):
     first, second = pair(tmp_path)
     (second / "samples/student/sums.key.json").write_text("{}")

@@ -116,6 +116,7 @@ SCORE = {"accuracy": 0.5, "n": 4, "unscored": 0}
     [
         ({"created": None}, ("`created`", "string", "None")),
         ({"versions": []}, ("`versions`", "[]")),
+        ({"domain": "\x1b[2Jmath"}, ("terminal",)),
         ({"base": BASE}, ("`base.weights_sha256`", "5")),
         ({"evaluation": {"sums": SCORE}}, ("`evaluation.sums.interval`", "missing")),
         ({"identity": {"recipe": {"prompts_per_step": 2}}}, ("`identity.recipe.samples_per_prompt`",)),
