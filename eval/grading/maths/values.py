@@ -197,7 +197,7 @@ def _agreements(expected: Any, given: Any) -> int | None:
 
 
 def _has_value(expression: Any, values: dict[Any, Any]) -> bool:
-    """Whether all its roots and logarithms are real there: for sympy `\sqrt{a}\sqrt{b}` is not `\sqrt{ab}`
+    """Whether all its roots and logarithms are real there: for sympy `\\sqrt{a}\\sqrt{b}` is not `\\sqrt{ab}`
     below 0."""
     from sympy import Pow, log
 
