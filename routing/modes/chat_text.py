@@ -45,10 +45,11 @@ def rendered(tokenizer: PreTrainedTokenizerBase, asked: Messages, mode: PromptMo
         **mode.chat_template,
     )
     arguments = repr(sorted(mode.chat_template.items()))
-    if arguments not in _tried.setdefault(tokenizer, set()):
+    tried = _tried.setdefault(tokenizer, set())
+    if arguments not in tried:
         if limit := broken_limit(render, TRIAL_SECONDS, TRIAL_MEMORY):
             raise TemplateError(limit)
-        _tried[tokenizer].add(arguments)
+        tried.add(arguments)
     try:
         text = render()
     except Exception as error:  # a template is a program, which fails in any way

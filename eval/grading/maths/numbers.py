@@ -46,12 +46,6 @@ MULTIPLIERS = re.compile(
 )
 """Words that change the number before them, or may."""
 
-_NO_UNIT = re.compile(
-    r"\b(?:\w+(?:ed|ly|wise|teen|ty)|twen\w+|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-    r"|only)\b"
-)
-"""Words that are no unit: what was done to the number (`halved`), how (`wrongly`), and another number."""
-
 _UNITS = {
     "cm": ("centimeter", "centimetre", "centimeters", "centimetres"), "mm": ("millimeter", "millimeters"),
     "km": ("kilometer", "kilometre", "kilometers", "kilometres"), "m": ("meter", "metre", "meters", "metres"),
@@ -75,6 +69,8 @@ _UP_TO_20 = (
     "seventeen eighteen nineteen twenty"
 )
 _SPELT = {word: value for value, word in enumerate(_UP_TO_20.split())}
+_NO_UNIT = re.compile(rf"\b(?:\w+(?:ed|ly|wise|teen|ty)|twen\w+|{'|'.join(_SPELT)}|only)\b")
+"""Words that are no unit: what was done to the number (`halved`), how (`wrongly`), and another number."""
 _UNIT_OF = {alias: unit for unit, aliases in _UNITS.items() for alias in (unit, *aliases)}
 
 
